@@ -1,0 +1,1 @@
+"""Which part of a local LLM stack is broken."""
