@@ -1,0 +1,144 @@
+"""The five stages, and what a component offers to perform one.
+
+A component implements the protocol of each stage it performs and nothing else. It raises the three exceptions below
+where a stage does not end with a value; anything else it raises is a defect of the component itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from harness.values import (
+    Case,
+    CaseOptions,
+    Failure,
+    Generation,
+    ModelRef,
+    Observation,
+    Prompt,
+    Refusal,
+    Reply,
+    Request,
+    Tokens,
+    Unobserved,
+)
+
+
+class Stage(StrEnum):
+    """A step of the path from the caller's request to the caller's reply, in the order a request passes them."""
+
+    CLIENT = "client"
+    TEMPLATE = "template"
+    TOKENIZATION = "tokenization"
+    INFERENCE = "inference"
+    POSTPROCESS = "postprocess"
+
+
+class StageRefusedError(Exception):
+    """The real part refused its input and said why: an ordinary error of its own."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.error}: {refusal.message}")
+        self.refusal = refusal
+
+
+class StageFailedError(Exception):
+    """The real part died or did not answer in time."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.describe())
+        self.failure = failure
+
+
+class StageUnobservedError(Exception):
+    """The part cannot be asked, or does not show, what this case needs."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.unobserved = Unobserved(reason=reason)
+
+
+@runtime_checkable
+class ClientStage(Protocol):
+    """Turns the caller's request body into what reaches the model server."""
+
+    def request(self, case: Case) -> Request:
+        """Return the messages, tools and effective settings that this client makes of the case's body."""
+
+
+@runtime_checkable
+class TemplateStage(Protocol):
+    """Renders messages into the prompt's text."""
+
+    def render(self, request: Request, options: CaseOptions) -> Prompt:
+        """Return the prompt's text, rendered with the pinned clock of the options."""
+
+
+@runtime_checkable
+class TokenizationStage(Protocol):
+    """Turns the prompt's text into the ids that the engine is fed."""
+
+    def tokenize(self, prompt: Prompt) -> Tokens:
+        """Return the ids, special ones included, as the chat path would feed them."""
+
+
+@runtime_checkable
+class InferenceStage(Protocol):
+    """Turns ids into ids and distributions."""
+
+    def generate(self, tokens: Tokens, request: Request, forced: Sequence[int]) -> Generation:
+        """Feed the tokens, then the forced ids one by one, whatever the engine would choose.
+
+        Returns:
+            A generation whose `ids` are the forced ones and whose `chosen` are what the engine's own sampler chose at
+            each position; its distributions have one row a position.
+        """
+
+
+@runtime_checkable
+class PostprocessStage(Protocol):
+    """Turns generated ids into the reply."""
+
+    def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
+        """Return what the caller would get, had the engine generated these ids."""
+
+
+@runtime_checkable
+class ChatRoute(Protocol):
+    """The whole real path in one call, with every stage recorded as it passes.
+
+    A component that performs all five stages offers this, so that the chained run is the part's own code from end to
+    end. Without it the chained run calls the stages one after the other.
+    """
+
+    def chat(self, case: Case, *, stream: bool) -> Observation:
+        """Run the case and return what every stage produced, as far as it came."""
+
+
+PROTOCOLS: Mapping[Stage, type] = {
+    Stage.CLIENT: ClientStage,
+    Stage.TEMPLATE: TemplateStage,
+    Stage.TOKENIZATION: TokenizationStage,
+    Stage.INFERENCE: InferenceStage,
+    Stage.POSTPROCESS: PostprocessStage,
+}
+
+
+class Component(AbstractContextManager["Component"], Protocol):
+    """A real part. Entering it starts what it needs; leaving it ends that.
+
+    It is made with a model and the options that the stack definition gives it. Making it starts and imports nothing.
+    """
+
+    name: ClassVar[str]
+    stages: ClassVar[frozenset[Stage]]
+    requires: ClassVar[tuple[str, str]]
+    """The distribution that must be installed, and the extra of this package that brings it."""
+
+    def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None: ...
+
+    def identity(self) -> Mapping[str, str]:
+        """Return what identifies the running part: versions, build, processor features, effective settings."""

@@ -1,0 +1,324 @@
+"""What flows between the stages. Every value can be saved as JSON, loaded again and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+TOP_K = 256
+"""How many of the likeliest tokens a saved distribution keeps; the rest is one number, their summed probability."""
+
+Json = dict[str, Any]
+
+
+class Value(BaseModel):
+    """Base of everything that flows: immutable, and strict about names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def _encodable(body: Json) -> Json:
+    """Refuse text that no wire could carry."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text holds a lone surrogate ({error.object[error.start]!r})") from error
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise ValueError("'messages' must be a list of at least one message object")
+    if "stream" in body:
+        raise ValueError("'stream' is not part of a case: every case is run both ways")
+    return body
+
+
+class CaseOptions(Value):
+    """What a case fixes beside the request body.
+
+    Attributes:
+        clock: The time that a template sees; naive times are local.
+        template_kwargs: Extra variables for the template.
+        continue_final_message: Leave the last (assistant) message open for the model to go on with.
+        script: Text that the model is taken to have generated, control tokens included, instead of the reference's
+            own greedy choice. Distributions are then held on this text's ids.
+    """
+
+    clock: datetime = datetime(2026, 1, 2, 3, 4, 5)
+    template_kwargs: Json = Field(default_factory=dict)
+    continue_final_message: bool = False
+    script: str | None = None
+
+
+class Case(Value):
+    """One thing to ask, as an OpenAI chat-completions request body and options.
+
+    Attributes:
+        name: The file's name without its suffix.
+        description: One sentence for a human.
+        covers: What the case is there to exercise.
+        models: The models it is asked of; empty means every model.
+        body: The request body, without `stream`.
+        options: What is fixed beside it.
+    """
+
+    name: str = ""
+    description: str
+    covers: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    body: Annotated[Json, AfterValidator(_encodable)]
+    options: CaseOptions = CaseOptions()
+
+
+class ModelRef(Value):
+    """A model on this machine.
+
+    Attributes:
+        name: Its name in stacks/models.toml.
+        path: The GGUF file.
+        sha256: The hash the file was seen to have.
+        chat_template: A template that replaces the file's own; None keeps it.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    chat_template: str | None = None
+
+
+class Request(Value):
+    """What reaches the model server.
+
+    Attributes:
+        messages: The messages, in order.
+        tools: The tools declared, or None.
+        tool_choice: As the server gets it, or None.
+        settings: Sampling settings by their OpenAI or llama.cpp name; in a golden those that the case asks for, in an
+            observation every one in force.
+    """
+
+    messages: tuple[Json, ...]
+    tools: tuple[Json, ...] | None = None
+    tool_choice: Any = None
+    settings: Json = Field(default_factory=dict)
+
+
+class Prompt(Value):
+    """The rendered text.
+
+    Attributes:
+        text: The exact text.
+        suffix: Its end that opens the assistant's turn, where known.
+        literals: Spans (start, end) in characters where the caller's own text spells a control token. Only a
+            reference knows them.
+        stop: Stop strings that the template stage adds to the caller's.
+    """
+
+    text: str
+    suffix: str | None = None
+    literals: tuple[tuple[int, int], ...] = ()
+    stop: tuple[str, ...] = ()
+
+
+class Tokens(Value):
+    """The ids the engine is fed.
+
+    Attributes:
+        ids: The ids.
+        pieces: Each id's text for a reader, where known; bytes that are no UTF-8 are shown as replacement characters.
+        policies: In a golden, the ids that a declared policy would give instead, by the policy's name.
+    """
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...] | None = None
+    policies: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """Natural log-probabilities of the next token, one row a generated position.
+
+    Attributes:
+        logprobs: float32, (positions, K): all entries in id order, or those of `ids`.
+        ids: int32, (positions, K), likeliest first; None where `logprobs` holds the whole vocabulary.
+        rest: float32, (positions,): log of the probability that is not in `logprobs`; None where nothing is left out.
+    """
+
+    logprobs: NDArray[np.float32]
+    ids: NDArray[np.int32] | None = None
+    rest: NDArray[np.float32] | None = None
+
+    @classmethod
+    def from_logits(cls, logits: NDArray[np.float32]) -> Distributions:
+        """Normalise rows of logits, (positions, vocabulary). A row with NaN or without a finite maximum is all NaN."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            normaliser = np.log(np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
+            return cls(shifted - normaliser)
+
+    def __len__(self) -> int:
+        return int(self.logprobs.shape[0])
+
+    def head(self, positions: int) -> Distributions:
+        """Return the first rows."""
+        return Distributions(
+            self.logprobs[:positions],
+            None if self.ids is None else self.ids[:positions],
+            None if self.rest is None else self.rest[:positions],
+        )
+
+    def top(self, k: int = TOP_K) -> Distributions:
+        """Return the k likeliest entries of every row and the log of what is left over."""
+        if self.ids is not None:
+            return self
+        k = min(k, self.logprobs.shape[1])
+        part = np.argpartition(-self.logprobs, k - 1, axis=1)[:, :k]
+        values = np.take_along_axis(self.logprobs, part, axis=1)
+        order = np.lexsort((part, -values))
+        ids = np.take_along_axis(part, order, axis=1).astype(np.int32)
+        logprobs = np.take_along_axis(values, order, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
+            rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
+        return Distributions(logprobs, ids, rest)
+
+    def at(self, row: int, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return a row's log-probabilities of the ids; NaN for one that was not kept."""
+        if self.ids is None:
+            row_of: NDArray[np.float32] = self.logprobs[row, ids]
+            return row_of
+        known = dict(zip(self.ids[row].tolist(), self.logprobs[row].tolist(), strict=True))
+        return np.array([known.get(i, np.nan) for i in ids.tolist()], dtype=np.float32)
+
+    def argmax(self) -> tuple[int, ...]:
+        """Return the likeliest id of every row; the lowest id of several equal ones, as a greedy sampler takes it."""
+        if self.ids is None:
+            return tuple(int(i) for i in self.logprobs.argmax(axis=1))
+        return tuple(int(i) for i in self.ids[:, 0])
+
+
+class Generation(Value):
+    """What the engine gave back.
+
+    Attributes:
+        ids: The ids that stand at each position: those chosen, or those forced; an end token included.
+        chosen: What the sampler chose at each position, given the ids before it.
+        finish: Why it ended: `end_token`, `length`, `stop` (a stop string or criterion), or `forced` (the ids to
+            force ran out).
+        distributions: One row a position; None where the engine does not show them.
+        digests: SHA-256 of each row of raw float32 logits, for bit-exact comparison; empty where unknown.
+        settings: The settings in force at the sampler, where seen.
+    """
+
+    ids: tuple[int, ...]
+    chosen: tuple[int, ...]
+    finish: Literal["end_token", "length", "stop", "forced"]
+    distributions: Distributions | None = Field(default=None, exclude=True)
+    digests: tuple[str, ...] = ()
+    settings: Json = Field(default_factory=dict)
+
+
+class Usage(Value):
+    """The token counts of a reply."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Reply(Value):
+    """What the caller gets.
+
+    Attributes:
+        content: The answer's text.
+        reasoning: The reasoning that was split off, or None.
+        tool_calls: The calls, in OpenAI form, or None.
+        finish_reason: `stop`, `length`, `tool_calls`, ...
+        usage: Token counts, or None where the reply has none.
+        deltas: Of a streamed reply, the deltas as they came; None otherwise. The fields above then hold what a caller
+            who adds them up has.
+        withheld: In a golden, how many bytes of an incomplete character the reply must not show.
+    """
+
+    content: str | None
+    reasoning: str | None = None
+    tool_calls: tuple[Json, ...] | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    deltas: tuple[Json, ...] | None = None
+    withheld: int = 0
+
+
+class Refusal(Value):
+    """A part refused its input and said why.
+
+    Attributes:
+        error: The name of the error.
+        message: Its first line.
+        context: The prompt is longer than the context.
+    """
+
+    kind: Literal["refusal"] = "refusal"
+    error: str
+    message: str
+    context: bool = False
+
+
+class Failure(Value):
+    """A part died or did not answer.
+
+    Attributes:
+        reason: `crash`, `hang` or `broken` (it answered what no protocol allows).
+        signal: The signal's name, of a crash by one.
+        status: The exit status, of a crash without one.
+        seconds: How long was waited for it, of a hang.
+        log: The last lines that it wrote.
+    """
+
+    kind: Literal["failure"] = "failure"
+    reason: Literal["crash", "hang", "broken"]
+    signal: str | None = None
+    status: int | None = None
+    seconds: float | None = None
+    log: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return one line for a human."""
+        if self.reason == "hang":
+            what = f"no answer in {self.seconds:g} s"
+        elif self.reason == "broken":
+            what = "broke the protocol"
+        else:
+            what = f"died by {self.signal}" if self.signal else f"exited with status {self.status}"
+        return f"{what}; last log line: {self.log[-1]}" if self.log else what
+
+
+class Unobserved(Value):
+    """A stage that could not be looked at, and why."""
+
+    kind: Literal["unobserved"] = "unobserved"
+    reason: str
+
+
+Ending = Refusal | Failure | Unobserved
+"""How a stage ends that does not end with a value."""
+
+
+class Observation(Value):
+    """What the stages of one case produced, as far as the run came: a value or an ending each; None if not reached."""
+
+    request: Request | Ending | None = None
+    prompt: Prompt | Ending | None = None
+    tokens: Tokens | Ending | None = None
+    generation: Generation | Ending | None = None
+    reply: Reply | Ending | None = None
+
+
+def shown(pieces: Sequence[bytes]) -> tuple[str, ...]:
+    """Return token pieces as text for a reader."""
+    return tuple(piece.decode("utf-8", errors="replace") for piece in pieces)

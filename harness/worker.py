@@ -1,0 +1,328 @@
+"""A child process that does what may crash, hang or eat memory: engines, and templates of unknown origin.
+
+Parent and child speak over two pipes of their own, so whatever the part prints on standard output or error is its log
+and nothing else. A message is a JSON object followed by the raw bytes of its arrays. No code and no pickled object
+crosses the pipe in either direction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from harness.values import Failure
+
+_LENGTH = struct.Struct("<Q")
+_LOG_LINES = 12
+_LOG_TAIL_BYTES = 16_384
+_ARRAY_TYPES = {"float32", "int32"}
+_MAX_MESSAGE = 1 << 32
+
+
+class RemoteError(Exception):
+    """An ordinary exception that the called code raised in the child.
+
+    Attributes:
+        error: The exception's class name.
+        message: Its text.
+        traceback: Where in the child it was raised, for a defect of ours.
+    """
+
+    def __init__(self, error: str, message: str, traceback: str) -> None:
+        super().__init__(f"{error}: {message}")
+        self.error = error
+        self.message = message
+        self.traceback = traceback
+
+
+class WorkerDiedError(Exception):
+    """The child is gone, or was ended because it did not answer."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.describe())
+        self.failure = failure
+
+
+class Worker:
+    """One child process that serves an object's methods, started at the first call and again after a death.
+
+    Args:
+        target: `package.module:factory`; called in the child with `init` as keywords, it returns the object served.
+        init: JSON-able keywords.
+        seconds: How long one call may take before the child is ended.
+        memory: Bytes of private memory that the child may have, or None (`RLIMIT_DATA`: heap and anonymous mappings,
+            not a mapped model file). Enforced on Linux; macOS ignores the limit.
+    """
+
+    def __init__(
+        self, target: str, init: Mapping[str, Any], *, seconds: float = 120.0, memory: int | None = None
+    ) -> None:
+        self._target = target
+        self._init = dict(init)
+        self._seconds = seconds
+        self._memory = memory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._to_child: BinaryIO | None = None
+        self._from_child: BinaryIO | None = None
+        self._log: BinaryIO | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, or None when none runs."""
+        return self._process.pid if self._process else None
+
+    def call(self, method: str, /, **arguments: Any) -> Any:
+        """Call a method of the served object and return its answer.
+
+        Raises:
+            RemoteError: the method raised.
+            WorkerDiedError: the child died or had to be ended; the next call starts a new one.
+        """
+        if self._process is None:
+            self._start()
+            self._exchange({"init": self._init})
+        return self._exchange({"method": method, "arguments": arguments})
+
+    def log_tail(self) -> tuple[str, ...]:
+        """Return the last lines that the child wrote to its standard output and error."""
+        if self._log is None:
+            return ()
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - _LOG_TAIL_BYTES))
+        text = self._log.read().decode("utf-8", errors="replace")
+        return tuple(line for line in text.splitlines() if line.strip())[-_LOG_LINES:]
+
+    def close(self) -> None:
+        """End the child. Called again, it does nothing."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        for pipe in (self._to_child, self._from_child):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        try:
+            process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _start(self) -> None:
+        child_reads, parent_writes = os.pipe()
+        parent_reads, child_writes = os.pipe()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        command = [sys.executable, "-m", "harness.worker", self._target, str(child_reads), str(child_writes)]
+        if self._memory is not None:
+            command.append(str(self._memory))
+        try:
+            # Its own session: Ctrl-C reaches the parent alone, which then ends the child in good order.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=(child_reads, child_writes),
+                start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+        finally:
+            os.close(child_reads)
+            os.close(child_writes)
+        self._to_child = os.fdopen(parent_writes, "wb")
+        self._from_child = os.fdopen(parent_reads, "rb", buffering=0)
+
+    def _exchange(self, message: dict[str, Any]) -> Any:
+        assert self._to_child is not None
+        assert self._from_child is not None
+        try:
+            _write(self._to_child, message)
+            answer = _read(_Deadline(self._from_child, self._seconds))
+        except TimeoutError:
+            raise WorkerDiedError(self._end(Failure(reason="hang", seconds=self._seconds))) from None
+        except (EOFError, BrokenPipeError, ConnectionError):
+            raise WorkerDiedError(self._end(None)) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkerDiedError(self._end(Failure(reason="broken", log=(str(error),)))) from error
+        except KeyboardInterrupt:
+            # The answer may be half read: this child cannot be spoken to any more.
+            self._kill()
+            raise
+        if "error" in answer:
+            if "init" in message:
+                self.close()
+            raise RemoteError(answer["error"], answer["message"], answer["traceback"])
+        return answer["result"]
+
+    def _end(self, failure: Failure | None) -> Failure:
+        """Reap the child and return how it ended; without a failure given, its exit tells."""
+        assert self._process is not None
+        if failure is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5.0)
+            code = self._process.poll()
+            name = signal.Signals(-code).name if code is not None and code < 0 else None
+            failure = Failure(reason="crash", signal=name, status=code if name is None else None)
+        failure = failure.model_copy(update={"log": failure.log or self.log_tail()})
+        self._kill()
+        return failure
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+        self.close()
+
+
+class _Deadline:
+    """Reads a pipe in full, until a point in time."""
+
+    def __init__(self, pipe: BinaryIO, seconds: float) -> None:
+        self._pipe = pipe
+        self._until = time.monotonic() + seconds
+
+    def read(self, size: int) -> bytes:
+        """Return exactly `size` bytes; EOFError when the pipe ends, TimeoutError when time runs out."""
+        parts = bytearray()
+        while len(parts) < size:
+            left = self._until - time.monotonic()
+            if left <= 0 or not select.select([self._pipe], [], [], left)[0]:
+                raise TimeoutError
+            part = self._pipe.read(min(size - len(parts), 1 << 20))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+
+def _write(pipe: BinaryIO, message: Any) -> None:
+    arrays: list[np.ndarray[Any, Any]] = []
+
+    def place(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            arrays.append(np.ascontiguousarray(value))
+            return {"__array__": len(arrays) - 1, "dtype": value.dtype.name, "shape": value.shape}
+        raise TypeError(f"{type(value).__name__} cannot cross the pipe")
+
+    head = json.dumps(message, default=place).encode("utf-8")
+    pipe.write(_LENGTH.pack(len(head)) + head)
+    for array in arrays:
+        pipe.write(array.tobytes())
+    pipe.flush()
+
+
+def _read(pipe: Any) -> dict[str, Any]:
+    (size,) = _LENGTH.unpack(pipe.read(_LENGTH.size))
+    if size > _MAX_MESSAGE:
+        raise ValueError(f"a message of {size} bytes")
+    found: list[dict[str, Any]] = []
+
+    def note(value: dict[str, Any]) -> Any:
+        if "__array__" in value:
+            found.append(value)
+        return value
+
+    message = json.loads(pipe.read(size), object_hook=note)
+    arrays: dict[int, np.ndarray[Any, Any]] = {}
+    for spot in sorted(found, key=lambda spot: int(spot["__array__"])):
+        if spot["dtype"] not in _ARRAY_TYPES:
+            raise ValueError(f"an array of {spot['dtype']}")
+        dtype = np.dtype(spot["dtype"])
+        count = int(np.prod(spot["shape"], dtype=np.int64))
+        if count * dtype.itemsize > _MAX_MESSAGE:
+            raise ValueError(f"an array of {count} numbers")
+        raw = pipe.read(count * dtype.itemsize) if count else b""
+        arrays[int(spot["__array__"])] = np.frombuffer(raw, dtype=dtype).reshape(spot["shape"])
+    filled = _fill(message, arrays)
+    assert isinstance(filled, dict)
+    return filled
+
+
+def _fill(value: Any, arrays: Mapping[int, np.ndarray[Any, Any]]) -> Any:
+    if not arrays:
+        return value
+    if isinstance(value, dict):
+        if "__array__" in value:
+            return arrays[int(value["__array__"])]
+        return {key: _fill(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, arrays) for item in value]
+    return value
+
+
+class _Pipe:
+    """The child's blocking end."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self._pipe = pipe
+
+    def read(self, size: int) -> bytes:
+        data = self._pipe.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
+
+
+def _serve(target: str, reads: int, writes: int, memory: int | None) -> None:
+    """Answer calls until the parent closes its end."""
+    if memory is not None:
+        import resource
+
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    requests, answers = _Pipe(os.fdopen(reads, "rb")), os.fdopen(writes, "wb")
+    served: Any = None
+    while True:
+        try:
+            message = _read(requests)
+        except EOFError:
+            return
+        try:
+            if "init" in message:
+                served, result = _make(target, message["init"]), None
+            else:
+                result = getattr(served, message["method"])(**message["arguments"])
+        except Exception as error:  # noqa: BLE001 - whatever the part raises is the answer
+            _write(answers, _describe(error))
+        else:
+            _write(answers, {"result": result})
+
+
+def _make(target: str, init: Mapping[str, Any]) -> Any:
+    module, _, factory = target.partition(":")
+    return getattr(importlib.import_module(module), factory)(**init)
+
+
+def _describe(error: Exception) -> dict[str, str]:
+    import traceback
+
+    return {
+        "error": type(error).__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else None)
