@@ -273,7 +273,9 @@ class Failure(Value):
     """A part died or did not answer.
 
     Attributes:
-        reason: `crash`, `hang` or `broken` (it answered what no protocol allows).
+        reason: `start` (it could not be started, and said why), `crash`, `hang` or `broken` (it answered what no
+            protocol allows).
+        message: What it said, of a failed start or a broken answer.
         signal: The signal's name, of a crash by one.
         status: The exit status, of a crash without one.
         seconds: How long was waited for it, of a hang.
@@ -281,7 +283,8 @@ class Failure(Value):
     """
 
     kind: Literal["failure"] = "failure"
-    reason: Literal["crash", "hang", "broken"]
+    reason: Literal["start", "crash", "hang", "broken"]
+    message: str | None = None
     signal: str | None = None
     status: int | None = None
     seconds: float | None = None
@@ -291,8 +294,10 @@ class Failure(Value):
         """Return one line for a human."""
         if self.reason == "hang":
             what = f"no answer in {self.seconds:g} s"
+        elif self.reason == "start":
+            what = f"could not start: {self.message}"
         elif self.reason == "broken":
-            what = "broke the protocol"
+            what = f"broke the protocol: {self.message}"
         else:
             what = f"died by {self.signal}" if self.signal else f"exited with status {self.status}"
         return f"{what}; last log line: {self.log[-1]}" if self.log else what

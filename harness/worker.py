@@ -40,10 +40,12 @@ class RemoteError(Exception):
         error: The exception's class name.
         message: Its text.
         traceback: Where in the child it was raised, for a defect of ours.
+        log: The last lines that the child had written by then.
     """
 
-    def __init__(self, error: str, message: str, traceback: str) -> None:
+    def __init__(self, error: str, message: str, traceback: str, log: tuple[str, ...]) -> None:
         super().__init__(f"{error}: {message}")
+        self.log = log
         self.error = error
         self.message = message
         self.traceback = traceback
@@ -98,10 +100,19 @@ class Worker:
             RemoteError: the method raised.
             WorkerDiedError: the child died or had to be ended; the next call starts a new one.
         """
-        if self._process is None:
-            self._start()
-            self._exchange({"init": self._init})
+        self.start()
         return self._exchange({"method": method, "arguments": arguments})
+
+    def start(self) -> None:
+        """Start the child and make the served object, unless both are there.
+
+        Raises:
+            RemoteError: making the object raised.
+            WorkerDiedError: the child died, or did not answer in time.
+        """
+        if self._process is None:
+            self._spawn()
+            self._exchange({"init": self._init})
 
     def log_tail(self) -> tuple[str, ...]:
         """Return the last lines that the child wrote to its standard output and error."""
@@ -130,7 +141,7 @@ class Worker:
             self._log.close()
             self._log = None
 
-    def _start(self) -> None:
+    def _spawn(self) -> None:
         child_reads, parent_writes = os.pipe()
         parent_reads, child_writes = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
@@ -165,15 +176,16 @@ class Worker:
         except (EOFError, BrokenPipeError, ConnectionError):
             raise WorkerDiedError(self._end(None)) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise WorkerDiedError(self._end(Failure(reason="broken", log=(str(error),)))) from error
+            raise WorkerDiedError(self._end(Failure(reason="broken", message=str(error)))) from error
         except KeyboardInterrupt:
             # The answer may be half read: this child cannot be spoken to any more.
             self._kill()
             raise
         if "error" in answer:
+            raised = RemoteError(answer["error"], answer["message"], answer["traceback"], self.log_tail())
             if "init" in message:
                 self.close()
-            raise RemoteError(answer["error"], answer["message"], answer["traceback"])
+            raise raised
         return answer["result"]
 
     def _end(self, failure: Failure | None) -> Failure:

@@ -1,0 +1,1 @@
+"""Labelled defects that can be planted in real parts."""

@@ -1,0 +1,1 @@
+"""Where goldens come from: template renderer, tokenizer, NumPy oracle, reply specification."""

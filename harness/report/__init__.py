@@ -1,0 +1,1 @@
+"""Consumers of verdicts: console and JSON."""

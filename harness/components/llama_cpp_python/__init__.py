@@ -1,0 +1,262 @@
+"""llama.cpp through llama-cpp-python, in process: what `Llama.create_chat_completion` does, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
+from harness.values import (
+    Case,
+    CaseOptions,
+    Distributions,
+    Failure,
+    Generation,
+    Json,
+    ModelRef,
+    Observation,
+    Prompt,
+    Refusal,
+    Reply,
+    Request,
+    Tokens,
+    Usage,
+)
+from harness.worker import RemoteError, Worker, WorkerDiedError
+
+_CONTEXT_MESSAGE = "exceed context window"
+CacheType = Literal["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+
+
+class Options(BaseModel):
+    """What a stack definition may set: keyword arguments of `llama_cpp.Llama`, and the limits of its process.
+
+    What is left out keeps llama-cpp-python's own default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_ctx: int = Field(default=2048, gt=0)
+    n_batch: int | None = Field(default=None, gt=0)
+    n_ubatch: int | None = Field(default=None, gt=0)
+    n_threads: int | None = Field(default=None, gt=0)
+    n_threads_batch: int | None = Field(default=None, gt=0)
+    flash_attn: bool | None = None
+    type_k: CacheType | None = None
+    type_v: CacheType | None = None
+    seconds: float = Field(default=120.0, gt=0)
+    memory_mb: int = Field(default=8192, gt=0)
+
+    def for_llama(self) -> dict[str, Any]:
+        """Return the keywords for `llama_cpp.Llama`."""
+        return self.model_dump(exclude={"seconds", "memory_mb"}, exclude_none=True)
+
+
+class LlamaCppPython:
+    """The five stages of llama-cpp-python, each observed in its own code, in a child process."""
+
+    name: ClassVar[str] = "llama-cpp-python"
+    stages: ClassVar[frozenset[Stage]] = frozenset(Stage)
+    requires: ClassVar[tuple[str, str]] = ("llama-cpp-python", "llama-cpp")
+
+    def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
+        self._options = Options.model_validate(options)
+        self._model = model
+        self._plants: list[tuple[str, Mapping[str, Any]]] = []
+        self._worker = self._make_worker()
+        self._no_start: Failure | None = None
+
+    def __enter__(self) -> LlamaCppPython:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._worker.close()
+
+    def identity(self) -> Mapping[str, str]:
+        """Return versions, build, processor features and effective settings of the engine."""
+        identity: Mapping[str, str] = self._call("identity")
+        return identity
+
+    def plant(self, hook: str, **keywords: Any) -> None:
+        """Plant a defect: `hook` (`module:function`) is called in a new child with its `Engine` and the keywords."""
+        self._plants.append((hook, keywords))
+        self._restart()
+
+    def unplant(self) -> None:
+        """Remove every planted defect; the next call starts a clean child."""
+        self._plants.clear()
+        self._restart()
+
+    # The five stages
+
+    def request(self, case: Case) -> Request:
+        """What `create_chat_completion` accepts of the body, and the settings it passes to the completion call."""
+        return _request(self._call("request", body=case.body))
+
+    def render(self, request: Request, options: CaseOptions) -> Prompt:
+        """What its formatter renders."""
+        _refuse_what_it_cannot_be_asked(options)
+        seen = self._call(
+            "render",
+            messages=request.messages,
+            tools=request.tools,
+            tool_choice=request.tool_choice,
+            clock=options.clock.isoformat(),
+        )
+        return Prompt(text=seen["text"], stop=tuple(seen["stop"]))
+
+    def tokenize(self, prompt: Prompt) -> Tokens:
+        """What `llama_tokenize` gives, as the chat path calls it, and what the completion call makes of it."""
+        return self._tokens(self._call("prompt_ids", text=prompt.text))
+
+    def generate(self, tokens: Tokens, request: Request, forced: Sequence[int]) -> Generation:
+        """What the engine computes and its sampler chooses."""
+        seen = self._call("generate", prompt_ids=tokens.ids, settings=request.settings, forced=list(forced))
+        return _generation(seen)
+
+    def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
+        """What its detokenizer, stop handling and response building make of the ids."""
+        answer = self._call(
+            "reply", generated=generation.ids, prompt_ids=tokens.ids, settings=request.settings, stream=stream
+        )
+        return _reply(answer)
+
+    def chat(self, case: Case, *, stream: bool) -> Observation:
+        """The real call from end to end."""
+        _refuse_what_it_cannot_be_asked(case.options)
+        try:
+            seen = self._call("chat", body=case.body, clock=case.options.clock.isoformat(), stream=stream)
+        except StageFailedError as failure:
+            # Where in the call it died is not known; the isolated runs tell.
+            return Observation(request=failure.failure)
+        found: dict[str, Any] = {}
+        if "request" in seen:
+            found["request"] = _request(seen["request"])
+        if "prompt" in seen:
+            found["prompt"] = Prompt(text=seen["prompt"]["text"], stop=tuple(seen["prompt"]["stop"]))
+        if "prompt_ids" in seen:
+            found["tokens"] = self._tokens(seen["prompt_ids"])
+        if "generation" in seen:
+            found["generation"] = _generation(seen["generation"])
+        if seen["error"] is None:
+            found["reply"] = _reply(seen["reply"])
+        else:
+            reached = ("request", "prompt", "tokens", "generation", "reply")
+            ended = next(name for name in reached if name not in found)
+            found[ended] = _refusal(seen["error"]["error"], seen["error"]["message"])
+        return Observation(**found)
+
+    # The child
+
+    def _tokens(self, ids: Sequence[int]) -> Tokens:
+        return Tokens(ids=tuple(ids), pieces=tuple(self._call("piece", ids=list(ids))))
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        self._start()
+        try:
+            return self._worker.call(method, **arguments)
+        except RemoteError as error:
+            raise StageRefusedError(_refusal(error.error, error.message)) from error
+        except WorkerDiedError as death:
+            raise StageFailedError(death.failure) from death
+
+    def _start(self) -> None:
+        """Start the child where none runs. What once failed to start is not tried again for every case."""
+        if self._no_start is not None:
+            raise StageFailedError(self._no_start)
+        try:
+            self._worker.start()
+        except RemoteError as error:
+            self._no_start = Failure(
+                reason="start", message=f"{error.error}: {_first_line(error.message)}", log=error.log
+            )
+            raise StageFailedError(self._no_start) from error
+        except WorkerDiedError as death:
+            self._no_start = death.failure
+            raise StageFailedError(self._no_start) from death
+
+    def _make_worker(self) -> Worker:
+        return Worker(
+            "harness.components.llama_cpp_python._engine:Engine",
+            {
+                "model_path": str(self._model.path),
+                "chat_template": self._model.chat_template,
+                "options": self._options.for_llama(),
+                "plants": self._plants,
+            },
+            seconds=self._options.seconds,
+            memory=self._options.memory_mb << 20,
+        )
+
+    def _restart(self) -> None:
+        self._worker.close()
+        self._worker = self._make_worker()
+        self._no_start = None
+
+
+def _refuse_what_it_cannot_be_asked(options: CaseOptions) -> None:
+    """Say so where `create_chat_completion` has no argument for what the case wants.
+
+    Raises:
+        StageUnobservedError: always, for such a case.
+    """
+    if options.continue_final_message:
+        raise StageUnobservedError("llama-cpp-python cannot be asked to continue the last message")
+    if options.template_kwargs:
+        raise StageUnobservedError("llama-cpp-python cannot be given template variables")
+
+
+def _request(seen: Json) -> Request:
+    return Request(
+        messages=tuple(seen["messages"]),
+        tools=None if seen["tools"] is None else tuple(seen["tools"]),
+        tool_choice=seen["tool_choice"],
+        settings=seen["settings"],
+    )
+
+
+def _generation(seen: Json) -> Generation:
+    return Generation(
+        ids=tuple(seen["ids"]),
+        chosen=tuple(seen["chosen"]),
+        finish=seen["finish"],
+        distributions=Distributions.from_logits(seen["logits"]),
+        digests=tuple(seen["digests"]),
+        settings=seen["settings"],
+    )
+
+
+def _reply(answer: Json | list[Json]) -> Reply:
+    if isinstance(answer, list):
+        return _streamed_reply(answer)
+    choice, usage = answer["choices"][0], answer["usage"]
+    calls = choice["message"].get("tool_calls")
+    return Reply(
+        content=choice["message"]["content"],
+        tool_calls=None if calls is None else tuple(calls),
+        finish_reason=choice["finish_reason"],
+        usage=Usage(prompt_tokens=usage["prompt_tokens"], completion_tokens=usage["completion_tokens"]),
+    )
+
+
+def _streamed_reply(chunks: Sequence[Json]) -> Reply:
+    """Add up the deltas as a caller would."""
+    choices = [chunk["choices"][0] for chunk in chunks]
+    parts = [choice["delta"].get("content") for choice in choices]
+    ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"] is not None]
+    return Reply(
+        content="".join(part for part in parts if part is not None),
+        finish_reason=ends[-1] if ends else None,
+        deltas=tuple(choice["delta"] for choice in choices),
+    )
+
+
+def _refusal(error: str, message: str) -> Refusal:
+    return Refusal(error=error, message=_first_line(message), context=_CONTEXT_MESSAGE in message)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""
