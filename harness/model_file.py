@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,16 @@ from harness.errors import MissingPackageError, ModelFileError
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
+_HEADER_BYTES = 24
+# Entries of all tables together: keys, array elements, tensors. Gemma's vocabulary, the largest known, has 1.3 million.
+_MAX_ENTRIES = 3_000_000
+_MAX_DIMENSIONS = 4
+_SCALAR_BYTES = {
+    **dict.fromkeys(("UINT8", "INT8", "BOOL"), 1),
+    **dict.fromkeys(("UINT16", "INT16"), 2),
+    **dict.fromkeys(("UINT32", "INT32", "FLOAT32"), 4),
+    **dict.fromkeys(("UINT64", "INT64", "FLOAT64"), 8),
+}
 
 
 @dataclass(frozen=True)
@@ -44,12 +56,12 @@ def check_header(path: Path) -> None:
         raise ModelFileError(f"no model file at {path}", "check the path, or the entry in stacks/models.toml")
     try:
         with path.open("rb") as file:
-            head = file.read(24)
+            head = file.read(_HEADER_BYTES)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
     if head[:4] != _MAGIC:
         raise ModelFileError(f"{path} is not a GGUF file (it starts with {head[:4]!r}, not {_MAGIC!r})")
-    if len(head) < 24:
+    if len(head) < _HEADER_BYTES:
         raise ModelFileError(f"{path} is truncated: {len(head)} bytes, shorter than a GGUF header", "copy it again")
     (version,) = struct.unpack("<I", head[4:8])
     if version not in _VERSIONS:
@@ -70,17 +82,111 @@ def read_model_file(path: Path) -> ModelFile:
         import gguf
     except ImportError as error:
         raise MissingPackageError("reading a model file", "gguf", "doctor") from error
+    _check_tables(path)
     try:
         reader = gguf.GGUFReader(path)
-        metadata = {
-            name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")
-        }
+        metadata = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
     # The reader trusts the file: a truncated or forged one surfaces as any of these.
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError, TypeError, MemoryError) as error:
         raise ModelFileError(
             f"{path} is truncated or damaged: {error or type(error).__name__}", "copy or convert it again"
         ) from error
     return ModelFile(path=path, metadata=metadata, tensors=list(reader.tensors))
+
+
+def _check_tables(path: Path) -> None:
+    """Hold every count and length of the tables against the size of the file, before anything believes them.
+
+    gguf's reader does believe them: at a forged array length it appends empty elements for hours, and at a forged
+    tensor size it computes an offset that overflows.
+
+    Raises:
+        ModelFileError: a table or a tensor ends beyond the file, or could not be that large.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            _Tables(content).walk()
+        except ValueError as error:
+            raise ModelFileError(f"{path} is truncated or damaged: {error}", "copy or convert it again") from error
+
+
+class _Tables:
+    """A walk over a GGUF's tables that keeps nothing. What is wrong raises `ValueError`."""
+
+    def __init__(self, content: mmap.mmap) -> None:
+        self._content = content
+        self._place = _HEADER_BYTES
+        self._entries = 0
+        self._alignment = 32
+
+    def walk(self) -> None:
+        tensors, keys = struct.unpack_from("<QQ", self._content, _HEADER_BYTES - 16)
+        self._count(keys + tensors)
+        for _ in range(keys):
+            self._skip_key()
+        ends = [self._skip_tensor() for _ in range(tensors)]
+        start = -(-self._place // self._alignment) * self._alignment
+        for name, end in ends:
+            if start + end > len(self._content):
+                raise ValueError(f"tensor {name!r} ends at byte {start + end:,}, the file at {len(self._content):,}")
+
+    def _count(self, entries: int) -> None:
+        self._entries += entries
+        if self._entries > _MAX_ENTRIES:
+            raise ValueError(f"its tables declare {self._entries:,} entries, more than {_MAX_ENTRIES:,}")
+
+    def _number(self, layout: str) -> int:
+        (value,) = struct.unpack_from(layout, self._content, self._skip(struct.calcsize(layout)))
+        return int(value)
+
+    def _skip(self, length: int) -> int:
+        """Step over so many bytes and return where they began."""
+        begin = self._place
+        if length > len(self._content) - begin:
+            raise ValueError(
+                f"{length:,} bytes are declared at byte {begin:,}, but the file has {len(self._content):,}"
+            )
+        self._place += length
+        return begin
+
+    def _text(self) -> bytes:
+        length = self._number("<Q")
+        begin = self._skip(length)
+        return self._content[begin : begin + length]
+
+    def _skip_key(self) -> None:
+        from gguf import GGUFValueType
+
+        key = self._text()
+        type_ = GGUFValueType(self._number("<I"))
+        elements = 1
+        if key == b"general.alignment" and type_ is GGUFValueType.UINT32:
+            # The reader refuses one that is zero or no power of two.
+            self._alignment = self._number("<I") or 1
+            return
+        if type_ is GGUFValueType.ARRAY:
+            type_ = GGUFValueType(self._number("<I"))
+            elements = self._number("<Q")
+            self._count(elements)
+        if type_ is GGUFValueType.STRING:
+            for _ in range(elements):
+                self._skip(self._number("<Q"))
+        elif type_ is GGUFValueType.ARRAY:
+            raise ValueError(f"{key[:64]!r} is an array of arrays")
+        else:
+            self._skip(elements * _SCALAR_BYTES[type_.name])
+
+    def _skip_tensor(self) -> tuple[str, int]:
+        """Return the tensor's name and where it ends, counted from the first tensor's place."""
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+        name = self._text()[:64].decode("utf-8", "replace")
+        dimensions = self._number("<I")
+        if dimensions > _MAX_DIMENSIONS:
+            raise ValueError(f"tensor {name!r} has {dimensions:,} dimensions")
+        elements = math.prod(self._number("<Q") for _ in range(dimensions))
+        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(self._number("<I"))]
+        return name, self._number("<Q") + elements // block * block_bytes
 
 
 def sha256_of(path: Path) -> str:

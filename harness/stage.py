@@ -89,12 +89,12 @@ class TokenizationStage(Protocol):
 class InferenceStage(Protocol):
     """Turns ids into ids and distributions."""
 
-    def generate(self, tokens: Tokens, request: Request, forced: Sequence[int]) -> Generation:
-        """Feed the tokens, then the forced ids one by one, whatever the engine would choose.
+    def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
+        """Feed the tokens, then the forced ids one by one, whatever the engine would choose; None lets it choose.
 
         Returns:
-            A generation whose `ids` are the forced ones and whose `chosen` are what the engine's own sampler chose at
-            each position; its distributions have one row a position.
+            A generation whose `ids` are the forced ones, if any, and whose `chosen` are what the engine's own sampler
+            chose at each position; its distributions have one row a position.
         """
 
 

@@ -112,9 +112,9 @@ class LlamaCppPython:
         """What `llama_tokenize` gives, as the chat path calls it, and what the completion call makes of it."""
         return self._tokens(self._call("prompt_ids", text=prompt.text))
 
-    def generate(self, tokens: Tokens, request: Request, forced: Sequence[int]) -> Generation:
+    def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
         """What the engine computes and its sampler chooses."""
-        seen = self._call("generate", prompt_ids=tokens.ids, settings=request.settings, forced=list(forced))
+        seen = self._call("generate", prompt_ids=tokens.ids, settings=request.settings, forced=forced)
         return _generation(seen)
 
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:

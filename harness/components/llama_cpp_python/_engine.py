@@ -140,10 +140,13 @@ class Engine:
                 raise
         return self._fed(plan)
 
-    def generate(self, prompt_ids: Sequence[int], settings: Mapping[str, Any], forced: Sequence[int]) -> dict[str, Any]:
+    def generate(
+        self, prompt_ids: Sequence[int], settings: Mapping[str, Any], forced: Sequence[int] | None
+    ) -> dict[str, Any]:
         """Run the inference stage on a cleared context: feed the ids, then the forced ones, and watch each choice."""
         self.llm.reset()
-        asked = {key: value for key, value in settings.items() if key != "stop"}
+        # Stop strings are the postprocess stage's; they must not cut what is forced here.
+        asked = {key: value for key, value in settings.items() if forced is None or key != "stop"}
         plan = Plan(prompt="", prompt_ids=prompt_ids, forced=forced)
         self._run(plan, {"messages": _GREETING, **asked})
         return self._generation_seen(plan)
@@ -375,6 +378,8 @@ def _plain_settings(arguments: Mapping[str, Any], added: Sequence[str]) -> dict[
     plain = {
         name: value for name, value in arguments.items() if type(value) in _PLAIN and name not in ("model", "stream")
     }
+    if "temp" in plain:
+        plain["temperature"] = plain.pop("temp")
     if "stop" in plain:
         stop = _as_list(plain["stop"])
         if added and stop[len(stop) - len(added) :] == list(added):

@@ -1,0 +1,166 @@
+"""The inference stage: the same ids in, so the same distributions out, within the noise measured on healthy engines.
+
+Distributions are compared, not greedy text: a near-tie may turn the text of a healthy engine, and a wrong rope base may
+keep it. Three things are kept apart: settings that are not those asked for (an integration defect), numbers that
+differ (the engine), and numbers that agree while another token is chosen (the sampler).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.compare.outcome import Comparison, Difference, Hunk, compare_endings, diverged, equivalent, unobserved
+from harness.values import Distributions, Ending, Generation, Refusal, Value
+
+_SMALLEST = 1e-12
+
+
+class Floor(Value):
+    """The noise floor in force: how far from the reference a healthy engine may be.
+
+    Attributes:
+        limit: The largest Kullback-Leibler divergence from the reference, in nats, at any one position.
+        source: Where the limit comes from, for the report.
+    """
+
+    limit: float
+    source: str
+
+
+def compare(
+    golden: Generation | Refusal, observed: Generation | Ending | None, asked: Mapping[str, Any], floor: Floor | None
+) -> Comparison:
+    """Hold a generation against the reference's.
+
+    Args:
+        golden: The reference's, on the same ids.
+        observed: The stack's; its ids may leave the golden's where its sampler was free to choose.
+        asked: The settings that the case asks for.
+        floor: The noise floor, or None where none was measured.
+    """
+    ended = compare_endings(golden, observed)
+    if ended is not None:
+        return ended
+    assert isinstance(golden, Generation)
+    assert isinstance(observed, Generation)
+    settings = _settings(asked, observed.settings)
+    if settings is not None:
+        return diverged(settings)
+    if observed.distributions is None or golden.distributions is None:
+        return unobserved("the engine does not show its distributions")
+    # A position's distribution rests on the ids before it, so the first id that differs ends the comparison.
+    same = _common(golden.ids, observed.ids)
+    positions = min(same + 1, len(golden.ids), len(observed.distributions))
+    if positions == 0:
+        return unobserved("no position to compare")
+    divergence = divergences(golden.distributions.head(positions), observed.distributions.head(positions))
+    broken = np.flatnonzero(~np.isfinite(divergence))
+    if broken.size:
+        at = int(broken[0])
+        summary = f"not a number in the log-probabilities of generated position {at}"
+        return diverged(Difference(summary=summary, causes=("nan",), kind="engine"))
+    worst = float(divergence.max())
+    if floor is None:
+        return unobserved(f"no noise floor was measured for this model (KL {worst:.3g})")
+    if worst > floor.limit:
+        return diverged(_numbers(golden, observed, divergence, floor), kl=worst, limit=floor.limit)
+    sampler = _sampler(observed, positions, asked)
+    if sampler is not None:
+        return diverged(sampler, kl=worst)
+    if same == len(golden.ids) == len(observed.ids) and observed.finish not in (golden.finish, "forced"):
+        summary = f"generation ended by {observed.finish}, not by {golden.finish}"
+        return diverged(Difference(summary=summary, causes=(f"finish\0{golden.finish}\0{observed.finish}",)))
+    rule = f"within the noise floor (KL {worst:.3g} <= {floor.limit:.3g})"
+    turns = sum(a != b for a, b in zip(golden.chosen[:positions], observed.chosen[:positions], strict=True))
+    if turns:
+        rule += f", near-tie at {turns} position{'s' if turns > 1 else ''}"
+    return equivalent(rule, kl=worst, limit=floor.limit)
+
+
+def divergences(golden: Distributions, observed: Distributions) -> NDArray[np.float64]:
+    """Return KL(golden || observed) in nats, (positions,).
+
+    It is taken over the golden's kept tokens and one bucket for all others; merging outcomes can only lower a
+    divergence (data-processing inequality: Cover and Thomas, Elements of Information Theory, 2.8), so a difference is
+    never invented. Not finite where the observed row holds a NaN.
+    """
+    assert golden.ids is not None
+    assert golden.rest is not None
+    result = np.empty(len(golden))
+    for row in range(len(golden)):
+        p = golden.logprobs[row].astype(np.float64)
+        q = observed.at(row, golden.ids[row]).astype(np.float64)
+        mass_p, mass_q = np.exp(p), np.exp(q)
+        rest_p = float(np.exp(np.float64(golden.rest[row])))
+        rest_q = max(1.0 - float(mass_q.sum()), _SMALLEST)
+        kept = float((mass_p * (p - np.maximum(q, np.log(_SMALLEST)))).sum())
+        rest = rest_p * float(np.log(max(rest_p, _SMALLEST)) - np.log(rest_q))
+        # A NaN must stay one: maximum and max above pass it on through mass_q.
+        result[row] = max(kept + rest, 0.0) if np.isfinite(mass_q).all() else np.nan
+    return result
+
+
+def _settings(asked: Mapping[str, Any], in_force: Mapping[str, Any]) -> Difference | None:
+    wrong = [
+        Hunk(at=name, golden=str(value), observed=str(in_force[name]))
+        for name, value in asked.items()
+        if name in in_force and in_force[name] != value
+    ]
+    if not wrong:
+        return None
+    first = wrong[0]
+    summary = f"the sampler runs with {first.at} {first.observed}, asked was {first.golden}"
+    causes = tuple(f"setting\0{place.at}" for place in wrong)
+    return Difference(summary=summary, hunks=tuple(wrong), causes=causes, kind="integration")
+
+
+def _numbers(golden: Generation, observed: Generation, divergence: NDArray[np.float64], floor: Floor) -> Difference:
+    first = int(np.flatnonzero(divergence > floor.limit)[0])
+    assert golden.distributions is not None
+    assert observed.distributions is not None
+    summary = (
+        f"same ids in, other numbers out: KL {divergence.max():.3g} nats, limit {floor.limit:.3g} ({floor.source}); "
+        f"first at generated position {first}"
+    )
+    place = Hunk(
+        at=f"generated position {first}",
+        golden=_likeliest(golden.distributions, first),
+        observed=_likeliest(observed.distributions, first),
+    )
+    return Difference(summary=summary, hunks=(place,), causes=("numbers",), kind="engine")
+
+
+def _likeliest(distributions: Distributions, row: int) -> str:
+    top = Distributions(
+        distributions.logprobs[row : row + 1],
+        None if distributions.ids is None else distributions.ids[row : row + 1],
+    ).top(3)
+    assert top.ids is not None
+    pairs = zip(top.ids[0, :3].tolist(), top.logprobs[0, :3].tolist(), strict=True)
+    return " ".join(f"{i}:{logprob:.3f}" for i, logprob in pairs)
+
+
+def _sampler(observed: Generation, positions: int, asked: Mapping[str, Any]) -> Difference | None:
+    """Return how the sampler's choice contradicts its own numbers; only greedy choices can be judged."""
+    assert observed.distributions is not None
+    if asked.get("temperature") != 0:
+        return None
+    likeliest = observed.distributions.head(positions).argmax()
+    for row, best in enumerate(likeliest[: len(observed.chosen)]):
+        choice = observed.chosen[row]
+        pair = observed.distributions.at(row, np.array([best, choice], dtype=np.int32))
+        if choice != best and pair[0] != pair[1]:
+            summary = (
+                f"the numbers agree, but at temperature 0 the sampler chose id {choice} "
+                f"({pair[1]:.3f}) over {best} ({pair[0]:.3f}) at generated position {row}"
+            )
+            return Difference(summary=summary, causes=("sampler",), kind="engine")
+    return None
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,0 +1,146 @@
+"""What a comparison says: an outcome, the rule behind an `equivalent`, and the difference behind a `diverged`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harness.values import Failure, Refusal, Unobserved, Value
+
+Kind = Literal["integration", "engine", "artifact", "environment"]
+
+
+class Outcome(StrEnum):
+    """Of one stage of one case."""
+
+    EQUAL = "equal"
+    EQUIVALENT = "equivalent"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    UNOBSERVED = "unobserved"
+
+    @property
+    def bad(self) -> bool:
+        """Whether it speaks against the stage."""
+        return self in (Outcome.DIVERGED, Outcome.FAILED)
+
+
+class Hunk(Value):
+    """One place where two values differ.
+
+    Attributes:
+        at: Where: an index, or the path of a field.
+        golden: What should be there; empty where something was inserted.
+        observed: What is there; empty where something is missing.
+        before: What stands right before it in the golden, for orientation.
+        after: What stands right after it.
+    """
+
+    at: str
+    golden: str
+    observed: str
+    before: str = ""
+    after: str = ""
+
+    @property
+    def signature(self) -> str:
+        """What makes it the same difference in another case: what changed into what, wherever it stands."""
+        return f"{self.golden}\0{self.observed}"
+
+
+class Difference(Value):
+    """How an observed value differs from the golden.
+
+    Attributes:
+        summary: One line for a human.
+        hunks: The places, in order.
+        causes: Signatures; two differences that share one have one root cause.
+        kind: What sort of defect it is.
+    """
+
+    summary: str
+    hunks: tuple[Hunk, ...] = ()
+    causes: tuple[str, ...]
+    kind: Kind = "integration"
+
+
+class Comparison(Value):
+    """One stage of one case, held against its golden.
+
+    Attributes:
+        outcome: The outcome.
+        rule: Of an `equivalent`, the stated rule by which it is; of an `unobserved`, why.
+        policy: The declared policy that the rule rests on, if one does.
+        difference: Of a `diverged` or `failed`, how.
+        measured: Numbers worth keeping, by name.
+    """
+
+    outcome: Outcome
+    rule: str = ""
+    policy: str = ""
+    difference: Difference | None = None
+    measured: dict[str, float] = Field(default_factory=dict)
+
+
+EQUAL = Comparison(outcome=Outcome.EQUAL)
+
+
+def equivalent(rule: str, policy: str = "", **measured: float) -> Comparison:
+    """Return: different, within a stated rule."""
+    return Comparison(outcome=Outcome.EQUIVALENT, rule=rule, policy=policy, measured=measured)
+
+
+def unobserved(reason: str) -> Comparison:
+    """Return: could not be looked at."""
+    return Comparison(outcome=Outcome.UNOBSERVED, rule=reason)
+
+
+def diverged(difference: Difference, **measured: float) -> Comparison:
+    """Return: different."""
+    return Comparison(outcome=Outcome.DIVERGED, difference=difference, measured=measured)
+
+
+def compare_endings(golden: Any, observed: Any) -> Comparison | None:
+    """Compare where either side did not end with a value; None where both did."""
+    if observed is None:
+        return unobserved("not reached")
+    if isinstance(observed, Unobserved):
+        return unobserved(observed.reason)
+    if isinstance(observed, Failure):
+        return _failed(observed)
+    if isinstance(observed, Refusal):
+        return _refused(golden, observed)
+    if isinstance(golden, Refusal):
+        summary = f"it accepts what the reference refuses ({golden.error}: {golden.message})"
+        return diverged(Difference(summary=summary, causes=(f"accepts\0{golden.error}",)))
+    return None
+
+
+def _failed(failure: Failure) -> Comparison:
+    cause = f"{failure.reason}\0{failure.signal or failure.status or failure.message or ''}"
+    difference = Difference(summary=failure.describe(), causes=(cause,), kind=_kind_of(failure))
+    return Comparison(outcome=Outcome.FAILED, difference=difference)
+
+
+def _kind_of(failure: Failure) -> Kind:
+    if failure.signal == "SIGILL":
+        return "environment"
+    return "artifact" if failure.reason == "start" else "engine"
+
+
+def _refused(golden: Any, refusal: Refusal) -> Comparison:
+    said = f"{refusal.error}: {refusal.message}"
+    if not isinstance(golden, Refusal):
+        difference = Difference(summary=f"it refuses its input: {said}", causes=(f"refuses\0{refusal.error}",))
+        return Comparison(outcome=Outcome.FAILED, difference=difference)
+    if (golden.error, golden.message) == (refusal.error, refusal.message):
+        return EQUAL
+    if golden.context and not refusal.context:
+        difference = Difference(
+            summary=f"it refuses a prompt longer than the context, but without saying so: {said}",
+            causes=(f"context\0{refusal.error}",),
+        )
+        return diverged(difference)
+    return equivalent(f"both refuse (it says {said})")

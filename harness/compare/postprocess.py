@@ -1,0 +1,98 @@
+"""The postprocess stage: content, reasoning, calls, finish reason and counts must be those of the specification."""
+
+from __future__ import annotations
+
+import re
+
+from harness.compare.client import differing
+from harness.compare.hunks import hunks
+from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged, equivalent
+from harness.values import Ending, Reply
+
+_REPLACEMENT = "\ufffd"
+_UNITS = re.compile(r"\w+|\s|[^\w\s]")
+
+
+def compare(golden: Reply, observed: Reply | Ending | None) -> Comparison:
+    """Hold a reply, streamed or not, against the one that the ids must give."""
+    ended = compare_endings(golden, observed)
+    if ended is not None:
+        return ended
+    assert isinstance(observed, Reply)
+    rules: list[str] = []
+    content, shown_partial = _without_partial(golden, observed)
+    if shown_partial:
+        rules.append("an incomplete character is shown as U+FFFD instead of withheld")
+    places = [
+        *_text("content", golden.content, content),
+        *_text("reasoning", golden.reasoning, observed.reasoning),
+        *differing("tool_calls", _listed(golden.tool_calls), _listed(observed.tool_calls)),
+        *differing("finish_reason", golden.finish_reason, observed.finish_reason),
+        *_usage(golden, observed, rules),
+        *_deltas(observed),
+    ]
+    if places:
+        first = places[0]
+        summary = f"{first.at} is {first.observed or 'empty'!s:.80}, must be {first.golden or 'empty'!s:.80}"
+        causes = tuple(_cause(place) for place in places)
+        return diverged(Difference(summary=summary, hunks=tuple(places), causes=causes))
+    return equivalent("; ".join(rules)) if rules else EQUAL
+
+
+def _without_partial(golden: Reply, observed: Reply) -> tuple[str | None, bool]:
+    if golden.withheld and observed.content is not None and observed.content.endswith(_REPLACEMENT):
+        return observed.content.rstrip(_REPLACEMENT), True
+    return observed.content, False
+
+
+def _text(name: str, golden: str | None, observed: str | None) -> list[Hunk]:
+    if golden == observed:
+        return []
+    if golden is None or observed is None:
+        return list(differing(name, golden, observed))
+    found = hunks(_UNITS.findall(golden), _UNITS.findall(observed), "".join)
+    return [hunk.model_copy(update={"at": name}) for hunk in found]
+
+
+def _usage(golden: Reply, observed: Reply, rules: list[str]) -> list[Hunk]:
+    """Compare token counts; a streamed reply may leave them out, and engines count the end token or do not."""
+    if golden.usage is None or observed.usage is None:
+        if observed.usage is None and observed.deltas is None:
+            return [Hunk(at="usage", golden=str(golden.usage), observed="(absent)")]
+        return []
+    places = []
+    if golden.usage.prompt_tokens != observed.usage.prompt_tokens:
+        counts = str(golden.usage.prompt_tokens), str(observed.usage.prompt_tokens)
+        places.append(Hunk(at="usage.prompt_tokens", golden=counts[0], observed=counts[1]))
+    more = observed.usage.completion_tokens - golden.usage.completion_tokens
+    if more == 1 and golden.finish_reason != "length":
+        rules.append("its completion count includes the end token")
+    elif more:
+        counts = str(golden.usage.completion_tokens), str(observed.usage.completion_tokens)
+        places.append(Hunk(at="usage.completion_tokens", golden=counts[0], observed=counts[1]))
+    return places
+
+
+def _deltas(observed: Reply) -> list[Hunk]:
+    """Check what holds of every stream: the role comes first, and no delta shows half a character."""
+    if observed.deltas is None:
+        return []
+    places = []
+    if not observed.deltas or observed.deltas[0].get("role") != "assistant":
+        first = str(observed.deltas[0]) if observed.deltas else "(no delta)"
+        places.append(Hunk(at="deltas[0].role", golden="assistant", observed=first))
+    halves = [
+        Hunk(at="deltas.content", golden="whole characters", observed=str(delta["content"]))
+        for delta in observed.deltas[:-1]
+        if _REPLACEMENT in (delta.get("content") or "")
+    ]
+    return places + halves[:1]
+
+
+def _listed(items: tuple[object, ...] | None) -> list[object] | None:
+    return None if items is None else list(items)
+
+
+def _cause(place: Hunk) -> str:
+    """Return what makes it the same cause elsewhere; content differs from case to case, fields do not."""
+    return place.signature if place.at == "content" else f"{place.at}\0{place.observed}"

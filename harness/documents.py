@@ -1,0 +1,81 @@
+"""TOML and JSON files that people write: read, validated, and refused with file, line and what was expected."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_toml(path: Path, model: type[Model]) -> Model:
+    """Read a TOML file into a model.
+
+    Raises:
+        UserError: the file is missing, is no TOML, or does not fit the model; with the line.
+    """
+    return _read(path, model, tomllib.loads)
+
+
+def read_json(path: Path, model: type[Model]) -> Model:
+    """Read a JSON file into a model.
+
+    Raises:
+        UserError: the file is missing, is no JSON, or does not fit the model; with the line.
+    """
+    return _read(path, model, json.loads)
+
+
+def _read(path: Path, model: type[Model], parse: Callable[[str], Any]) -> Model:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    try:
+        data = parse(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply to read") from None
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(validation_message(path, text, error)) from None
+
+
+def validation_message(path: Path, text: str, error: ValidationError) -> str:
+    """Return one line that names the place of the first problem, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    location = [part for part in first["loc"] if isinstance(part, str | int)]
+    where = ".".join(str(part) for part in location)
+    message = first["msg"].removeprefix("Value error, ")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{path}:{line_of(text, location)}: {where or 'the file'}: {message}{more}"
+
+
+def line_of(text: str, location: Sequence[str | int]) -> int:
+    """Return the line, from 1, of the deepest key of a location that the text shows, in TOML or JSON."""
+    lines = text.splitlines()
+    found = 0
+    for part in location:
+        if isinstance(part, int):
+            continue
+        key = re.compile(rf"""(^|[\s\[\.{{,"']){re.escape(part)}["'\]\.]*\s*([=:\]]|$)""")
+        match = next((i for i in range(found, len(lines)) if key.search(lines[i])), None)
+        if match is None:
+            break
+        found = match
+    return found + 1

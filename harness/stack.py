@@ -1,0 +1,293 @@
+"""Stacks: five components around a model, as `stacks/*.toml` define them, and the models of `stacks/models.toml`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
+
+from harness.cache import remembered_sha256
+from harness.documents import read_toml
+from harness.errors import MissingPackageError, UserError, unknown_name
+from harness.model_file import check_header
+from harness.project import Project
+from harness.stage import PROTOCOLS, ChatRoute, Component, Stage
+from harness.values import ModelRef
+
+ENTRY_POINTS = "harness.components"
+MODELS_FILE = "models.toml"
+
+
+class Policy(BaseModel):
+    """A difference from the reference that a stack declares to be by design, and why.
+
+    Attributes:
+        stage: Where it shows.
+        rule: The policy's name, one of those that the goldens know.
+        reason: One sentence for the report.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: Stage
+    rule: str
+    reason: str
+
+
+class Stages(BaseModel):
+    """The component of each stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    client: str
+    template: str
+    tokenization: str
+    inference: str
+    postprocess: str
+
+    def component(self, stage: Stage) -> str:
+        """Return the name of the component that performs the stage."""
+        name: str = getattr(self, stage.value)
+        return name
+
+
+class Stack(BaseModel):
+    """A stack definition.
+
+    Attributes:
+        name: The file's name without its suffix.
+        description: One sentence for a human.
+        models: The models it is held with; a run uses one of them.
+        stages: The component of each stage.
+        options: Options by component.
+        policies: Differences by design.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    description: str
+    models: tuple[str, ...] = Field(min_length=1)
+    stages: Stages
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    policies: tuple[Policy, ...] = ()
+
+    @model_validator(mode="after")
+    def _options_have_a_component(self) -> Self:
+        for name in self.options:
+            if name not in self.components:
+                raise ValueError(f"options for {name!r}, which performs no stage here")
+        return self
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The names of the components, each once, in stage order."""
+        return tuple(dict.fromkeys(self.stages.component(stage) for stage in Stage))
+
+    def with_options(self, component: str, options: Mapping[str, Any]) -> Stack:
+        """Return the stack with some options of one component replaced."""
+        merged = {**self.options, component: {**self.options.get(component, {}), **options}}
+        return self.model_copy(update={"options": merged})
+
+
+class ModelEntry(BaseModel):
+    """A model in `models.toml`: a path, or a file inside an installed package.
+
+    Attributes:
+        sha256: The hash the file must have.
+        path: The file; relative paths start at the folder of `models.toml`.
+        package: The import name of the package that carries the file.
+        distribution: What to install for it.
+        file: The file's name inside the package.
+        chat_template: A template file that replaces the GGUF's own, relative to the folder of `models.toml`.
+        licence: The weights' licence.
+        description: One sentence for a human.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    path: Path | None = None
+    package: str | None = None
+    distribution: str | None = None
+    file: str | None = None
+    chat_template: Path | None = None
+    licence: str | None = None
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        in_package = self.package is not None and self.file is not None
+        if in_package == (self.path is not None):
+            raise ValueError("give either 'path', or 'package' and 'file'")
+        return self
+
+
+class _Models(RootModel[dict[str, ModelEntry]]):
+    pass
+
+
+def load_models(project: Project) -> dict[str, ModelEntry]:
+    """Return the models of `models.toml`.
+
+    Raises:
+        UserError: the file is missing or wrong.
+    """
+    return read_toml(project.stacks / MODELS_FILE, _Models).root
+
+
+def resolve_model(project: Project, name: str) -> ModelRef:
+    """Find a model's file and make sure that it is the one meant.
+
+    Raises:
+        UserError: no such entry, its package is not installed, or the file's hash is another.
+        ModelFileError: the file is missing, truncated, not GGUF or of an unknown version.
+    """
+    models = load_models(project)
+    if name not in models:
+        raise unknown_name("model", name, models)
+    entry = models[name]
+    path = _locate(project, name, entry)
+    check_header(path)
+    found = remembered_sha256(path)
+    if found != entry.sha256:
+        raise UserError(
+            f"{path} is not the file that models.toml means by {name!r}: its SHA-256 is {found[:12]}..., "
+            f"not {entry.sha256[:12]}...",
+            "goldens hold for one exact file; enter the new one under a name of its own and record it",
+        )
+    template = None
+    if entry.chat_template is not None:
+        try:
+            # Bytes, so that no line ending is translated.
+            template = (project.stacks / entry.chat_template).read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"the template of model {name!r} cannot be read: {error}") from error
+    return ModelRef(name=name, path=path, sha256=found, chat_template=template)
+
+
+def _locate(project: Project, name: str, entry: ModelEntry) -> Path:
+    if entry.path is not None:
+        return project.stacks / entry.path
+    assert entry.package is not None
+    assert entry.file is not None
+    # The package's folder is asked for; none of its code is run.
+    spec = importlib.util.find_spec(entry.package)
+    if spec is None or spec.origin is None:
+        wanted = entry.distribution or entry.package
+        raise UserError(
+            f"model {name!r} is inside the package {wanted}, which is not installed", f"pip install {wanted}"
+        )
+    return Path(spec.origin).parent / entry.file
+
+
+def stack_names(project: Project) -> tuple[str, ...]:
+    """Return the names of the stacks that are defined."""
+    return tuple(sorted(path.stem for path in project.stacks.glob("*.toml") if path.name != MODELS_FILE))
+
+
+def load_stack(project: Project, name: str) -> Stack:
+    """Load and validate a stack definition.
+
+    Raises:
+        UserError: no such stack, or its file is wrong, or it names an unknown component or one that does not perform
+            the stage.
+    """
+    names = stack_names(project)
+    if name not in names:
+        raise unknown_name("stack", name, names)
+    path = project.stacks / f"{name}.toml"
+    stack = read_toml(path, Stack).model_copy(update={"name": name})
+    known = component_entry_points()
+    for stage in Stage:
+        component = stack.stages.component(stage)
+        if component not in known:
+            error = unknown_name("component", component, known)
+            raise UserError(f"{path}: stages.{stage}: {error.message}", error.remedy)
+    return stack
+
+
+def component_entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """Return every registered component, ours and others', by name."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def load_component(name: str) -> type[Component]:
+    """Import a component's class.
+
+    Raises:
+        UserError: no such component, or it does not implement the protocol of a stage that it says it performs.
+        MissingPackageError: the distribution it needs is not installed.
+    """
+    known = component_entry_points()
+    if name not in known:
+        raise unknown_name("component", name, known)
+    component: type[Component] = known[name].load()
+    distribution, extra = component.requires
+    if distribution and missing_distribution(distribution):
+        raise MissingPackageError(f"the component {name!r}", distribution, extra)
+    for stage in component.stages:
+        methods = [method for method in vars(PROTOCOLS[stage]) if not method.startswith("_")]
+        if not all(callable(getattr(component, method, None)) for method in methods):
+            raise UserError(f"the component {name!r} says it performs {stage}, but has no {' and '.join(methods)}")
+    return component
+
+
+def missing_distribution(name: str) -> bool:
+    """Return whether a distribution is not installed."""
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return False
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A stack whose components are open, around one model."""
+
+    stack: Stack
+    model: ModelRef
+    parts: Mapping[str, Component]
+
+    def part(self, stage: Stage) -> Any:
+        """Return the component that performs the stage."""
+        return self.parts[self.stack.stages.component(stage)]
+
+    @property
+    def chat_route(self) -> ChatRoute | None:
+        """The one component of all five stages, if it offers the whole path in one call."""
+        only: object = next(iter(self.parts.values())) if len(self.parts) == 1 else None
+        return only if isinstance(only, ChatRoute) else None
+
+
+@contextmanager
+def open_stack(stack: Stack, model: ModelRef) -> Iterator[RunningStack]:
+    """Open a stack's components around a model, each once, and close them whatever happens.
+
+    Raises:
+        UserError: a component's options are wrong.
+        MissingPackageError: a component's package is not installed.
+    """
+    with ExitStack() as opened:
+        parts = {}
+        for name in stack.components:
+            component = load_component(name)
+            performed = {stage for stage in Stage if stack.stages.component(stage) == name}
+            if not performed <= component.stages:
+                wrong = ", ".join(sorted(performed - component.stages))
+                raise UserError(f"stack {stack.name!r}: the component {name!r} does not perform {wrong}")
+            try:
+                part = component(model, stack.options.get(name, {}))
+            except ValidationError as error:
+                problem = error.errors(include_url=False)[0]
+                where = ".".join(str(part) for part in problem["loc"])
+                raise UserError(f"stack {stack.name!r}: options.{name}.{where}: {problem['msg']}") from None
+            parts[name] = opened.enter_context(part)
+        yield RunningStack(stack=stack, model=model, parts=parts)
