@@ -23,6 +23,7 @@ from harness.stage import ChatRoute, Stage, StageFailedError, StageRefusedError,
 from harness.values import (
     Case,
     Ending,
+    Failure,
     Generation,
     Observation,
     Refusal,
@@ -153,7 +154,8 @@ class Tracer:
         found = self._attempt(Stage.INFERENCE, lambda: whole.chat(case, stream=stream))
         if isinstance(found, Observation):
             return found
-        # The call as a whole ended; where in it is not known.
+        if isinstance(found, Failure):
+            return Observation(broke=found)
         return Observation(**dict.fromkeys(FIELDS.values(), found))
 
     def _chain(self, case: Case, stages: Iterable[Stage], *, stream: bool) -> Observation:

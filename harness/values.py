@@ -315,13 +315,18 @@ Ending = Refusal | Failure | Unobserved
 
 
 class Observation(Value):
-    """What the stages of one case produced, as far as the run came: a value or an ending each; None if not reached."""
+    """What the stages of one case produced, as far as the run came: a value or an ending each; None if not reached.
+
+    Attributes:
+        broke: How a call of the whole path died, where nobody can say in which stage.
+    """
 
     request: Request | Ending | None = None
     prompt: Prompt | Ending | None = None
     tokens: Tokens | Ending | None = None
     generation: Generation | Ending | None = None
     reply: Reply | Ending | None = None
+    broke: Failure | None = None
 
 
 def shown(pieces: Sequence[bytes]) -> tuple[str, ...]:
