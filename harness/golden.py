@@ -42,7 +42,7 @@ from harness.values import (
     Value,
 )
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 PROVENANCE = "provenance.toml"
 NOISE = "noise.json"
 _FILES = ("request.json", "prompt.txt", "tokens.json", "generation.json", "logits.npz", "reply.json", "refusal.json")
@@ -260,7 +260,8 @@ def _decode(case: Case, model: str, files: Mapping[str, bytes]) -> Golden:
     refused: dict[str, Refusal] = {}
     if "refusal.json" in files:
         data = json.loads(files["refusal.json"])
-        refused[data.pop("stage")] = Refusal.model_validate(data)
+        stage = data.pop("stage")
+        refused[stage] = Refusal.model_validate(data)
     if Stage.TEMPLATE in refused:
         return Golden(case=case, model=model, request=request, prompt=refused[Stage.TEMPLATE])
     tokens = json.loads(files["tokens.json"])

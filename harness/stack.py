@@ -172,6 +172,21 @@ def resolve_model(project: Project, name: str) -> ModelRef:
     return ModelRef(name=name, path=path, sha256=found, chat_template=template)
 
 
+def find_model_file(project: Project, model: str) -> Path:
+    """Return the file of a model by name, or a file by its path; whatever its hash.
+
+    Raises:
+        UserError: it is neither.
+    """
+    models = load_models(project)
+    if model in models:
+        return _locate(project, model, models[model])
+    path = Path(model)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    raise unknown_name("model", model, models)
+
+
 def _locate(project: Project, name: str, entry: ModelEntry) -> Path:
     if entry.path is not None:
         return project.stacks / entry.path

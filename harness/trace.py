@@ -117,6 +117,13 @@ class Tracer:
         """Run the stages before inference, each on what the stack itself produced; needs no golden."""
         return self._chain(case, (Stage.CLIENT, Stage.TEMPLATE, Stage.TOKENIZATION), stream=False)
 
+    def chained(self, case: Case, *, stream: bool) -> Observation:
+        """Run the stack's own path from end to end; needs no golden."""
+        route = self._running.chat_route
+        if route is not None:
+            return self._chat(route, case, stream=stream)
+        return self._chain(case, tuple(Stage), stream=stream)
+
     def stage(self, stage: Stage, golden: Golden, run: Run = Run.ISOLATED) -> Any:
         """Run one stage isolated and return its value or how it ended; None where there is nothing to feed it."""
         part = self._running.part(stage)
@@ -145,10 +152,7 @@ class Tracer:
             return Observation(**{FIELDS[stage]: self.stage(stage, golden) for stage in Stage})
         if run is Run.ISOLATED_STREAM:
             return Observation(reply=self.stage(Stage.POSTPROCESS, golden, run))
-        route = self._running.chat_route
-        if route is not None:
-            return self._chat(route, golden.case, stream=run.streamed)
-        return self._chain(golden.case, tuple(Stage), stream=run.streamed)
+        return self.chained(golden.case, stream=run.streamed)
 
     def _chat(self, whole: ChatRoute, case: Case, *, stream: bool) -> Observation:
         found = self._attempt(Stage.INFERENCE, lambda: whole.chat(case, stream=stream))

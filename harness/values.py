@@ -214,6 +214,7 @@ class Generation(Value):
         distributions: One row a position; None where the engine does not show them.
         digests: SHA-256 of each row of raw float32 logits, for bit-exact comparison; empty where unknown.
         settings: The settings in force at the sampler, where seen.
+        beyond: In a golden that the length limit cuts inside a character, the ids that would have completed it.
     """
 
     ids: tuple[int, ...]
@@ -222,6 +223,7 @@ class Generation(Value):
     distributions: Distributions | None = Field(default=None, exclude=True)
     digests: tuple[str, ...] = ()
     settings: Json = Field(default_factory=dict)
+    beyond: tuple[int, ...] = ()
 
 
 class Usage(Value):
@@ -243,6 +245,7 @@ class Reply(Value):
         deltas: Of a streamed reply, the deltas as they came; None otherwise. The fields above then hold what a caller
             who adds them up has.
         withheld: In a golden, how many bytes of an incomplete character the reply must not show.
+        policies: In a golden, the reply that a declared policy would give instead, by the policy's name.
     """
 
     content: str | None
@@ -252,6 +255,7 @@ class Reply(Value):
     usage: Usage | None = None
     deltas: tuple[Json, ...] | None = None
     withheld: int = 0
+    policies: dict[str, Reply] = Field(default_factory=dict)
 
 
 class Refusal(Value):

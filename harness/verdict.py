@@ -161,12 +161,12 @@ class Judge:
             return client.compare(expected, observed)  # type: ignore[arg-type]
         if stage is Stage.TEMPLATE:
             return template.compare(expected, observed)  # type: ignore[arg-type]
+        policies = {rule: reason for (at, rule), reason in self._policies.items() if at is stage}
         if stage is Stage.TOKENIZATION:
-            policies = {rule: reason for (at, rule), reason in self._policies.items() if at is stage}
             return tokenization.compare(expected, observed, policies)  # type: ignore[arg-type]
         if stage is Stage.INFERENCE:
             return inference.compare(expected, observed, golden.request.settings, self._floor)  # type: ignore[arg-type]
-        return postprocess.compare(expected, observed)  # type: ignore[arg-type]
+        return postprocess.compare(expected, observed, policies)  # type: ignore[arg-type]
 
     def _chained(self, golden: Golden, trace: Trace, run: Run, results: dict[Stage, StageResult]) -> None:
         """Walk one chained run; once a stage's output is not the golden's, the stages after it inherit."""
@@ -193,7 +193,7 @@ class Judge:
                 source = stage
 
     def _broken(self, broke: Failure, run: Run, results: dict[Stage, StageResult]) -> None:
-        """The process died in the chained call: explained where a stage fails alone, else the engine's to answer for."""
+        """The process died in the chained call: explained where a stage fails alone, else the engine has to answer."""
         if any(result.isolated.outcome.bad for result in results.values()) or Stage.INFERENCE not in results:
             return
         difference = compare_endings(None, broke)
@@ -218,7 +218,7 @@ class Judge:
         if not isinstance(replay, Reply):
             return unobserved("its own ids could not be replayed")
         expected = replay.model_copy(update={"withheld": 0})
-        return postprocess.compare(expected, observed)
+        return postprocess.compare(expected, observed, {})  # type: ignore[arg-type]
 
 
 def _worse(result: StageResult, seen: Chained) -> Chained:
@@ -288,7 +288,7 @@ def _findings(
     for evidence in ("state", "nondeterminism"):
         pairs = [(r, r.unexplained[1]) for r, why in explained if why == evidence and r.unexplained]
         for group in _grouped(pairs):
-            yield _finding(stage, group, evidence)  # type: ignore[arg-type]
+            yield _finding(stage, group, evidence)
 
 
 def _grouped(pairs: Sequence[tuple[StageResult, Difference]]) -> list[list[tuple[StageResult, Difference]]]:

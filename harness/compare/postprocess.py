@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from harness.compare.client import differing
 from harness.compare.hunks import hunks
@@ -13,12 +14,35 @@ _REPLACEMENT = "\ufffd"
 _UNITS = re.compile(r"\w+|\s|[^\w\s]")
 
 
-def compare(golden: Reply, observed: Reply | Ending | None) -> Comparison:
-    """Hold a reply, streamed or not, against the one that the ids must give."""
+def compare(golden: Reply, observed: Reply | Ending | None, policies: Mapping[str, str]) -> Comparison:
+    """Hold a reply, streamed or not, against the one that the ids must give.
+
+    Args:
+        golden: The specification's reply, and those that policies would give.
+        observed: The stack's.
+        policies: The policies that the stack declares, with their reasons.
+    """
     ended = compare_endings(golden, observed)
     if ended is not None:
         return ended
     assert isinstance(observed, Reply)
+    places, rules = _differences(golden, observed)
+    if not places:
+        return equivalent("; ".join(rules)) if rules else EQUAL
+    matching = [name for name, other in golden.policies.items() if not _differences(other, observed)[0]]
+    for name in matching:
+        if name in policies:
+            return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
+    first = places[0]
+    summary = f"{first.at} is {_short(first.observed)}, must be {_short(first.golden)}"
+    if matching:
+        summary = f"the reply is that of the policy {matching[0]}, which this stack does not declare: {summary}"
+    causes = (matching[0],) if matching else tuple(_cause(place) for place in places)
+    return diverged(Difference(summary=summary, hunks=tuple(places), causes=causes))
+
+
+def _differences(golden: Reply, observed: Reply) -> tuple[list[Hunk], list[str]]:
+    """Return where two replies differ, and the rules by which other differences do not count."""
     rules: list[str] = []
     content, shown_partial = _without_partial(golden, observed)
     if shown_partial:
@@ -31,12 +55,11 @@ def compare(golden: Reply, observed: Reply | Ending | None) -> Comparison:
         *_usage(golden, observed, rules),
         *_deltas(observed),
     ]
-    if places:
-        first = places[0]
-        summary = f"{first.at} is {first.observed or 'empty'!s:.80}, must be {first.golden or 'empty'!s:.80}"
-        causes = tuple(_cause(place) for place in places)
-        return diverged(Difference(summary=summary, hunks=tuple(places), causes=causes))
-    return equivalent("; ".join(rules)) if rules else EQUAL
+    return places, rules
+
+
+def _short(text: str) -> str:
+    return f"{text[:60]}..." if len(text) > 60 else text or "empty"
 
 
 def _without_partial(golden: Reply, observed: Reply) -> tuple[str | None, bool]:

@@ -45,6 +45,7 @@ class Options(BaseModel):
     n_threads: int | None = Field(default=None, gt=0)
     n_threads_batch: int | None = Field(default=None, gt=0)
     flash_attn: bool | None = None
+    vocab_only: bool = False
     type_k: CacheType | None = None
     type_v: CacheType | None = None
     seconds: float = Field(default=120.0, gt=0)
@@ -61,6 +62,23 @@ class LlamaCppPython:
     name: ClassVar[str] = "llama-cpp-python"
     stages: ClassVar[frozenset[Stage]] = frozenset(Stage)
     requires: ClassVar[tuple[str, str]] = ("llama-cpp-python", "llama-cpp")
+    without_weights: ClassVar[Mapping[str, Any]] = {"vocab_only": True}
+    """Options that are enough for the stages before inference."""
+    variations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "as configured": {},
+        "again": {},
+        "1 thread": {"n_threads": 1, "n_threads_batch": 1},
+        "2 threads": {"n_threads": 2, "n_threads_batch": 2},
+        "n_batch 1": {"n_batch": 1},
+        "n_batch 8": {"n_batch": 8},
+        "n_batch 512": {"n_batch": 512},
+        "n_ubatch 4": {"n_ubatch": 4},
+        "flash attention": {"flash_attn": True},
+        "K cache q8_0": {"type_k": "q8_0"},
+        "cache q8_0": {"flash_attn": True, "type_k": "q8_0", "type_v": "q8_0"},
+        "cache f32": {"type_k": "f32", "type_v": "f32"},
+    }
+    """Settings under which the engine is as healthy as under any other."""
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         self._options = Options.model_validate(options)
@@ -79,6 +97,12 @@ class LlamaCppPython:
         """Return versions, build, processor features and effective settings of the engine."""
         identity: Mapping[str, str] = self._call("identity")
         return identity
+
+    def noise_class(self) -> str:
+        """Return the class of settings whose noise is of one kind."""
+        seen = self.identity()
+        flash = "flash attention" if seen["flash_attn"] == "true" else "no flash attention"
+        return f"cache {seen['type_k']}/{seen['type_v']}, {flash}"
 
     def plant(self, hook: str, **keywords: Any) -> None:
         """Plant a defect: `hook` (`module:function`) is called in a new child with its `Engine` and the keywords."""
@@ -120,7 +144,11 @@ class LlamaCppPython:
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
         """What its detokenizer, stop handling and response building make of the ids."""
         answer = self._call(
-            "reply", generated=generation.ids, prompt_ids=tokens.ids, settings=request.settings, stream=stream
+            "reply",
+            generated=generation.ids + generation.beyond,
+            prompt_ids=tokens.ids,
+            settings=request.settings,
+            stream=stream,
         )
         return _reply(answer)
 
@@ -148,7 +176,7 @@ class LlamaCppPython:
     # The child
 
     def _tokens(self, ids: Sequence[int]) -> Tokens:
-        return Tokens(ids=tuple(ids), pieces=tuple(self._call("piece", ids=list(ids))))
+        return Tokens(ids=tuple(ids), pieces=tuple(self._call("pieces", ids=list(ids))))
 
     def _call(self, method: str, **arguments: Any) -> Any:
         self._start()

@@ -46,6 +46,7 @@ class Plan:
     forced: Sequence[int] | None = None
     until: str | None = None
     answer: Any = None
+    refused: Exception | None = None
     seen: dict[str, Any] = dataclasses.field(default_factory=dict)
     ids: list[int] = dataclasses.field(default_factory=list)
     chosen: list[int] = dataclasses.field(default_factory=list)
@@ -178,8 +179,6 @@ class Engine:
             found["error"] = {"error": type(error).__name__, "message": str(error)}
         if "settings" in plan.seen:
             found["request"] = self._request_seen(plan)
-        elif "messages" in plan.seen:
-            found["request"] = {**self._request_seen(plan), "settings": None}
         if "prompt" in plan.seen:
             found["prompt"] = self._prompt_seen(plan)
         if "prompt_ids" in plan.seen:
@@ -190,10 +189,10 @@ class Engine:
             found["reply"] = plan.answer
         return found
 
-    def piece(self, ids: Sequence[int]) -> list[str]:
-        """Return the engine's own text of each id."""
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the engine's own text of each id, for a reader."""
         model = self.llm._model
-        return [model.token_get_text(i) for i in ids]
+        return [model.detokenize([i], special=True).decode("utf-8", errors="replace") for i in ids]
 
     # The run, and the taps in the order a request passes them
 
@@ -212,10 +211,18 @@ class Engine:
         plan.seen["tool_choice"] = arguments.get("tool_choice")
         if plan.prompt is not None:
             response = dataclasses.replace(self._canned, prompt=plan.prompt)
-            if plan.until == "create_completion":
+            # The caller's settings alone are looked at, or nothing may cut what is forced.
+            if plan.until == "create_completion" or plan.forced is not None:
                 response = dataclasses.replace(response, stop=None)
         else:
-            response = self.formatter(**arguments)
+            try:
+                response = self.formatter(**arguments)
+            except Exception as error:
+                if plan.until is not None:
+                    raise
+                # What the handler would have asked for is still to be seen; the completion call then raises this.
+                plan.refused = error
+                return dataclasses.replace(self._canned, prompt="", stop=None)
         plan.seen["prompt"] = response.prompt
         plan.seen["stop"] = _as_list(response.stop)
         plan.end_at("formatter")
@@ -229,8 +236,10 @@ class Engine:
 
     def _complete(self, prompt: list[int], **arguments: Any) -> Any:
         plan = self.plan
-        plan.seen["prompt_ids"] = list(prompt)
         plan.seen["settings"] = arguments
+        if plan.refused is not None:
+            raise plan.refused
+        plan.seen["prompt_ids"] = list(prompt)
         plan.end_at("create_completion")
         return self._create_completion(prompt=prompt, **arguments)
 

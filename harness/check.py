@@ -1,0 +1,187 @@
+"""The check: a stack held against its goldens, case by case, to a verdict a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.compare.inference import Floor
+from harness.errors import UserError
+from harness.golden import Golden, cases_for, load_golden, load_provenance
+from harness.noise import Noise, load_noise, measure_noise, save_noise
+from harness.project import Project
+from harness.stack import RunningStack, Stack, load_component, open_stack, resolve_model
+from harness.stage import Stage, StageFailedError
+from harness.trace import Run, Trace, Tracer, save_trace
+from harness.values import Case, ModelRef, Observation
+from harness.verdict import Judge, StageResult, Verdict, convict, explain_by_rerun
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, and how many of how many are done."""
+
+
+@dataclass
+class Session:
+    """A stack open around a model, with its goldens: what both runners work with.
+
+    Attributes:
+        running: The open stack.
+        goldens: The goldens, by case.
+        judge: Holds traces against them.
+        seconds: Time spent by stage so far.
+    """
+
+    running: RunningStack
+    goldens: dict[str, Golden]
+    judge: Judge
+    seconds: dict[Stage, float] = field(default_factory=dict)
+
+    def trace(self, case: str, runs: Sequence[Run] = tuple(Run)) -> Trace:
+        """Run a case."""
+        trace = Tracer(self.running).trace(self.goldens[case], runs)
+        for stage, spent in trace.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+        return trace
+
+    def results(self, case: str) -> tuple[StageResult, ...]:
+        """Run a case and return the result of each stage."""
+        return self.judge.case(self.goldens[case], self.trace(case))
+
+    def verdict(self, results: Sequence[StageResult]) -> Verdict:
+        """Return the verdict on results; what shows only in the chain is run again to explain it."""
+        return convict(
+            self.running.stack.name,
+            self.running.model.name,
+            results,
+            lambda result: explain_by_rerun(
+                self.judge,
+                self.goldens[result.case],
+                result,
+                lambda golden, run: Tracer(self.running).trace(golden, (run,)).runs[run],
+            ),
+        )
+
+
+@contextmanager
+def open_session(
+    project: Project,
+    stack: Stack,
+    model: ModelRef,
+    cases: Sequence[str] = (),
+    plants: Sequence[tuple[Stage, str]] = (),
+) -> Iterator[Session]:
+    """Open a stack around a model, with the goldens of the cases wanted.
+
+    Args:
+        project: Where stacks and goldens are.
+        stack: The stack.
+        model: The model.
+        cases: Names; empty means all that the model is asked.
+        plants: Defects to plant, as the stage's component and the hook; for demonstrations and measurements.
+
+    Raises:
+        UserError: a case does not exist, or a golden is missing or not this model's.
+    """
+    provenance = load_provenance(project, model)
+    asked = cases_for(project, model.name, cases)
+    if not asked:
+        raise UserError(f"none of the cases {', '.join(cases)} is asked of model {model.name!r}")
+    goldens = {case.name: load_golden(project, model, case, provenance) for case in asked}
+    policies = {(policy.stage, policy.rule): policy.reason for policy in stack.policies}
+    with open_stack(stack, model) as running:
+        for stage, hook in plants:
+            running.part(stage).plant(hook)
+        yield Session(running, goldens, Judge(policies, _floor(project, running)))
+
+
+def check(
+    project: Project,
+    stack: Stack,
+    cases: Sequence[str] = (),
+    models: Sequence[str] = (),
+    progress: Progress = lambda *_: None,
+    save: Path | None = None,
+) -> Iterator[Verdict]:
+    """Hold a stack against its goldens; one verdict a model.
+
+    Args:
+        project: Where stacks and goldens are.
+        stack: The stack.
+        cases: Names; empty means all.
+        models: Names; empty means all that the stack names.
+        progress: Told of every case.
+        save: A folder to keep every trace in, as `<stack>/<model>/<case>.*`.
+
+    Raises:
+        UserError: something named does not exist, is broken, or does not belong together.
+    """
+    for name in models or stack.models:
+        model = resolve_model(project, name)
+        wanted = [case.name for case in cases_for(project, name, cases)]
+        if cases and not wanted:
+            continue
+        with open_session(project, stack, model, wanted) as session:
+            results: list[StageResult] = []
+            for done, case in enumerate(session.goldens):
+                progress(f"{stack.name} {name} {case}", done, len(session.goldens))
+                trace = session.trace(case)
+                if save is not None:
+                    save_trace(trace, save / stack.name / name)
+                results.extend(session.judge.case(session.goldens[case], trace))
+            yield session.verdict(results)
+
+
+def observe(
+    project: Project, stack: Stack, case: Case, model: str | None = None, *, stream: bool = False, dry_run: bool = False
+) -> Observation:
+    """Run one case through a stack and return what every stage produced; needs no golden.
+
+    Args:
+        project: Where the stacks are.
+        stack: The stack.
+        case: The case.
+        model: A model's name; None takes the first of the stack's that the case is asked of.
+        stream: Ask for a stream.
+        dry_run: Stop before inference; components that can then leave the weights unloaded do.
+
+    Raises:
+        UserError: the model does not exist or is not the file it should be.
+    """
+    fitting = [name for name in stack.models if not case.models or name in case.models]
+    if model is None and not fitting:
+        raise UserError(f"case {case.name!r} is asked of none of the models of stack {stack.name!r}", "give --model")
+    reference = resolve_model(project, model or fitting[0])
+    if dry_run:
+        for name in stack.components:
+            stack = stack.with_options(name, getattr(load_component(name), "without_weights", {}))
+    with open_stack(stack, reference) as running:
+        tracer = Tracer(running)
+        return tracer.dry(case) if dry_run else tracer.chained(case, stream=stream)
+
+
+def record_noise(project: Project, stack: Stack, model: str, progress: Progress = lambda *_: None) -> Noise:
+    """Measure and store the noise floor of a model on a stack that is known to be healthy.
+
+    Raises:
+        UserError: a run did not end with a generation, or a file cannot be written.
+    """
+    reference = resolve_model(project, model)
+    provenance = load_provenance(project, reference)
+    goldens = [load_golden(project, reference, case, provenance) for case in cases_for(project, model)]
+    noise = measure_noise(stack, reference, goldens, progress)
+    save_noise(project, model, noise)
+    return noise
+
+
+def _floor(project: Project, running: RunningStack) -> Floor | None:
+    noise = load_noise(project, running.model.name)
+    if noise is None:
+        return None
+    kind = getattr(running.part(Stage.INFERENCE), "noise_class", None)
+    try:
+        return noise.floor(kind() if kind is not None else "an engine of another kind")
+    except StageFailedError:
+        # It does not start: nothing will be compared, and the stages say why.
+        return noise.floor("an engine that does not start")

@@ -1,0 +1,264 @@
+"""The command line: a thin runner. Exit status 0: clean; 1: something convicted; 2: wrong call or file; 3: unjudged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.check import Progress
+    from harness.project import Project
+
+CLEAN, CONVICTED, WRONG, UNJUDGED = 0, 1, 2, 3
+INTERRUPTED = 130
+
+
+class Format(StrEnum):
+    """How a report is written to standard output."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class _Commands(TyperGroup):
+    """Turns what the user can mend into one line and status 2, and an interruption into one line and status 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            print(f"harness: {error}", file=sys.stderr)
+            raise typer.Exit(WRONG) from None
+        except KeyboardInterrupt:
+            print("harness: interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Tells which stage of a local LLM stack is broken, and of what kind the defect is.",
+)
+
+Where = Annotated[
+    Path | None,
+    typer.Option("--project", help="The folder with stacks/ and golden/ in it; else the nearest upwards, else ours."),
+]
+As = Annotated[Format, typer.Option("--format", help="A report for a reader, or one JSON object and nothing else.")]
+Cases = Annotated[list[str] | None, typer.Option("--case", help="Only this case; may be given several times.")]
+Model = Annotated[str | None, typer.Option("--model", help="A model of stacks/models.toml.")]
+
+
+@app.command()
+def stacks(project: Where = None, form: As = Format.TEXT) -> None:
+    """List every stack and component, what is missing, and the pip line that adds it."""
+    from harness.overview import overview
+    from harness.report import machine
+    from harness.report.console import print_overview
+
+    found = overview(_project(project))
+    if form is Format.JSON:
+        print(machine.to_json(machine.STACKS, **found.model_dump(mode="json")))
+    else:
+        print_overview(_console(), found)
+
+
+@app.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[STACK]...", help="Stacks; all without one.")] = None,
+    case: Cases = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be repeated.")] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Keep every trace in this folder.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where any case was unobserved.")] = False,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Hold stacks against their goldens, stage by stage, and print a verdict."""
+    from harness.check import check as run_check
+    from harness.compare.outcome import Outcome
+    from harness.report import machine
+    from harness.report.console import print_verdicts
+    from harness.stack import load_stack, stack_names
+
+    place = _project(project)
+    verdicts = []
+    with _progress() as progress:
+        for name in names or stack_names(place):
+            stack = load_stack(place, name)
+            for verdict in run_check(place, stack, case or (), model or (), progress, save):
+                verdicts.append(verdict)
+                if form is Format.TEXT:
+                    print_verdicts(_console(), [verdict])
+    if not verdicts:
+        raise UserError("none of these cases is asked of these models", "harness stacks lists both")
+    statuses = {verdict.status for verdict in verdicts}
+    unseen = any(result.isolated.outcome is Outcome.UNOBSERVED for v in verdicts for result in v.results)
+    unjudged = "unjudged" in statuses or (strict and unseen)
+    status = CONVICTED if "convicted" in statuses else UNJUDGED if unjudged else CLEAN
+    if form is Format.JSON:
+        print(machine.to_json(machine.CHECK, exit_status=status, verdicts=verdicts))
+    raise typer.Exit(status)
+
+
+@app.command()
+def trace(
+    stack: Annotated[str, typer.Argument(help="A stack.")],
+    case: Annotated[str, typer.Argument(help="A case.")],
+    model: Model = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Ask for a stream.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop before inference; needs no weights.")] = False,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Show what every stage of a stack makes of a case."""
+    from harness.check import observe
+    from harness.golden import load_case
+    from harness.report import machine
+    from harness.report.console import render_observation
+    from harness.stack import load_stack
+
+    place = _project(project)
+    found = observe(place, load_stack(place, stack), load_case(place, case), model, stream=stream, dry_run=dry_run)
+    if form is Format.JSON:
+        print(machine.to_json(machine.TRACE, stack=stack, case=case, observation=found))
+    else:
+        _console().print(render_observation(found))
+
+
+@app.command()
+def record(
+    model: Annotated[str, typer.Argument(help="A model of stacks/models.toml.")],
+    approve: Annotated[
+        list[str] | None, typer.Option("--approve", help="Write changes of this kind: new, changed or stale.")
+    ] = None,
+    noise: Annotated[
+        str | None, typer.Option("--noise", metavar="STACK", help="Measure the noise floor on this healthy stack.")
+    ] = None,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Create or update goldens. Without --approve nothing is written; the status tells whether anything would be."""
+    from harness.check import record_noise
+    from harness.errors import MissingPackageError, unknown_name
+    from harness.report import machine
+    from harness.report.console import print_recording
+    from harness.stack import load_stack, resolve_model
+
+    place = _project(project)
+    if noise is not None:
+        with _progress() as progress:
+            measured = record_noise(place, load_stack(place, noise), model, progress)
+        print(machine.to_json(machine.RECORD, model=model, noise=measured))
+        return
+    try:
+        from harness.record import Change, Recording
+    except ImportError as error:
+        raise MissingPackageError("recording goldens", str(error.name), "reference") from error
+    kinds = [change.value for change in Change if change is not Change.UNCHANGED]
+    for kind in approve or ():
+        if kind not in kinds:
+            raise unknown_name("kind of change", kind, kinds)
+    recording = Recording(place, resolve_model(place, model), frozenset(Change(kind) for kind in approve or ()))
+    with _progress() as progress:
+        for done, recorded in enumerate(recording.run()):
+            progress(f"{model} {recorded.case}: {recorded.change}", done, done + 1)
+    left = [one for one in recording.results if one.change is not Change.UNCHANGED and not one.written]
+    status = CONVICTED if left else CLEAN
+    if form is Format.JSON:
+        cases = [vars(one) for one in recording.results]
+        print(machine.to_json(machine.RECORD, exit_status=status, model=model, cases=cases))
+    else:
+        print_recording(_console(), model, recording.results)
+    raise typer.Exit(status)
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", help="A model's name, or a GGUF file.")],
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Examine a model file and this machine."""
+    from harness.doctor import examine, examine_machine
+    from harness.report import machine
+    from harness.report.console import print_diagnosis
+    from harness.stack import find_model_file
+
+    path = find_model_file(_project(project), model)
+    found = [examine(path), examine_machine()]
+    status = CONVICTED if any(diagnosis.worst == "bad" for diagnosis in found) else CLEAN
+    if form is Format.JSON:
+        print(machine.to_json(machine.DOCTOR, exit_status=status, diagnoses=found))
+    else:
+        for diagnosis in found:
+            print_diagnosis(_console(), diagnosis)
+    raise typer.Exit(status)
+
+
+@app.command()
+def demo(form: As = Format.TEXT) -> None:
+    """Plant three faults in the real stack, one after the other, and show the verdict on each. Nothing to configure."""
+    from harness.demo import demo as run_demo
+    from harness.report import machine
+    from harness.report.console import print_scene
+
+    scenes = []
+    with _progress() as progress:
+        for scene in run_demo(_project(None), progress):
+            scenes.append(scene)
+            if form is Format.TEXT:
+                print_scene(_console(), scene.defect.id if scene.defect else "", _sentence(scene), scene.verdict)
+    status = CLEAN if all(scene.right for scene in scenes) else CONVICTED
+    if form is Format.JSON:
+        content = [
+            {"planted": scene.defect.id if scene.defect else None, "verdict": scene.verdict.model_dump(mode="json")}
+            for scene in scenes
+        ]
+        print(machine.to_json(machine.DEMO, exit_status=status, scenes=content))
+    raise typer.Exit(status)
+
+
+def _sentence(scene: Any) -> str:
+    return scene.defect.sentence if scene.defect else "Nothing is planted: the healthy stack."
+
+
+def _project(root: Path | None) -> Project:
+    from harness.project import find_project
+
+    return find_project(root)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Show what is being done, on a terminal only."""
+    from rich.console import Console
+    from rich.status import Status
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda *_: None
+        return
+    with Status("starting", console=console) as status:
+        yield lambda what, done, total: status.update(f"{what}  {done}/{total}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

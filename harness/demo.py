@@ -1,0 +1,53 @@
+"""The demonstration: three defects planted in the real stack, one after the other, and the verdict on each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.check import Progress, open_session
+from harness.faults import Defect, defects, llama_cpp_python
+from harness.project import Project
+from harness.stack import load_stack, resolve_model
+from harness.verdict import StageResult, Verdict
+
+STACK = llama_cpp_python.COMPONENT
+CASES = ("system-and-user", "two-user-turns", "stop-across-tokens", "digits-and-contractions")
+"""A few short cases, so that the demonstration takes seconds."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One part of the demonstration.
+
+    Attributes:
+        defect: What was planted; None for the healthy stack.
+        verdict: What the harness says, without having been told.
+    """
+
+    defect: Defect | None
+    verdict: Verdict
+
+    @property
+    def right(self) -> bool:
+        """Whether the verdict names the planted stage and kind and nothing else, or clears the healthy stack."""
+        convicted = {(finding.stage, finding.kind) for finding in self.verdict.findings}
+        return convicted == ({(self.defect.stage, self.defect.kind)} if self.defect else set())
+
+
+def demo(project: Project, progress: Progress = lambda *_: None) -> Iterator[Scene]:
+    """Check the healthy stack, then plant each defect in turn.
+
+    Raises:
+        UserError: the stack, its model or a golden is missing.
+    """
+    stack = load_stack(project, STACK)
+    model = resolve_model(project, stack.models[0])
+    for planted in (None, *defects(STACK)):
+        hooks = [(planted.stage, planted.hook)] if planted else []
+        with open_session(project, stack, model, CASES, hooks) as session:
+            results: list[StageResult] = []
+            for done, case in enumerate(session.goldens):
+                progress(planted.id if planted else "healthy", done, len(session.goldens))
+                results.extend(session.results(case))
+            yield Scene(planted, session.verdict(results))

@@ -1,0 +1,164 @@
+"""The noise floor: how far from the reference healthy engines were seen to be.
+
+An engine that is healthy but quantizes activations, sums in another order or keeps its cache in fewer bits gives other
+numbers than a float32 reference. How far other is measured on the engine itself, over its healthy settings and all
+cases, and stored beside the goldens. Settings whose noise differs in kind (a quantized cache, flash attention) are
+classes of their own, so that the tighter ones are not drowned by the looser.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from harness.compare.inference import Floor, divergences
+from harness.documents import read_json
+from harness.errors import UserError
+from harness.golden import NOISE, Golden, write_file
+from harness.project import Project
+from harness.stack import Stack, load_component, open_stack
+from harness.stage import Stage
+from harness.trace import Tracer
+from harness.values import Generation, ModelRef
+
+FACTOR = 3.0
+"""The limit over the largest divergence seen: room for processors and builds that were not measured. The defects the
+limit has to catch lie a factor of ten and more above it; docs and `benchmarks/` hold the figures."""
+
+
+class NoiseClass(BaseModel):
+    """What was seen of one class of settings.
+
+    Attributes:
+        variations: The settings that were measured.
+        positions: How many generated positions, over all variations.
+        mean: The mean divergence, in nats.
+        p99: Its 99th percentile.
+        max: The largest one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variations: tuple[str, ...]
+    positions: int
+    mean: float
+    p99: float
+    max: float
+
+
+class Noise(BaseModel):
+    """The noise floor of one model, as it was measured.
+
+    Attributes:
+        stack: The stack it was measured on.
+        engine: The identity of that stack's engine.
+        classes: By class of settings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stack: str
+    engine: dict[str, str]
+    classes: dict[str, NoiseClass]
+
+    def floor(self, name: str) -> Floor:
+        """Return the limit for a class of settings; for one never measured, that of the noisiest."""
+        if name in self.classes:
+            return Floor(limit=FACTOR * self.classes[name].max, source=f"{FACTOR:g} times the noise of {name}")
+        noisiest = max(self.classes, key=lambda other: self.classes[other].max)
+        return Floor(
+            limit=FACTOR * self.classes[noisiest].max,
+            source=f"{FACTOR:g} times the noise of {noisiest}, as {name} was never measured",
+        )
+
+
+def load_noise(project: Project, model: str) -> Noise | None:
+    """Return a model's noise floor, or None where none was measured.
+
+    Raises:
+        UserError: the file is wrong.
+    """
+    path = noise_path(project, model)
+    return read_json(path, Noise) if path.is_file() else None
+
+
+def noise_path(project: Project, model: str) -> Path:
+    """Return where a model's noise floor is stored."""
+    return project.golden / model / NOISE
+
+
+def measure_noise(
+    stack: Stack,
+    model: ModelRef,
+    goldens: Sequence[Golden],
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Noise:
+    """Run the inference stage of every case under every healthy variation that the component declares.
+
+    Args:
+        stack: The stack.
+        model: The model.
+        goldens: Its goldens; those without a generation are passed over.
+        progress: Told the variation, and how many cases of how many are done.
+
+    Raises:
+        UserError: the component declares no variations, or a run did not end with a generation.
+    """
+    name = stack.stages.component(Stage.INFERENCE)
+    variations: Mapping[str, Mapping[str, Any]] = getattr(load_component(name), "variations", {})
+    if not variations:
+        raise UserError(f"the component {name!r} declares no healthy variations to measure noise over")
+    usable = [golden for golden in goldens if isinstance(golden.generation, Generation)]
+    seen: dict[str, list[float]] = {}
+    members: dict[str, list[str]] = {}
+    identity: Mapping[str, str] = {}
+    for label, options in variations.items():
+        with open_stack(stack.with_options(name, options), model) as running:
+            part = running.part(Stage.INFERENCE)
+            identity = identity or dict(part.identity())
+            kind = part.noise_class()
+            members.setdefault(kind, []).append(label)
+            for done, golden in enumerate(usable):
+                progress(label, done, len(usable))
+                seen.setdefault(kind, []).extend(_divergences(Tracer(running), golden))
+    return Noise(
+        stack=stack.name,
+        engine=dict(identity),
+        classes={kind: _summary(members[kind], values) for kind, values in seen.items()},
+    )
+
+
+def save_noise(project: Project, model: str, noise: Noise) -> None:
+    """Store a noise floor beside the goldens.
+
+    Raises:
+        UserError: it cannot be written; the old one is then intact.
+    """
+    text = json.dumps(noise.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    write_file(noise_path(project, model), text.encode("utf-8"))
+
+
+def _divergences(tracer: Tracer, golden: Golden) -> list[float]:
+    found = tracer.stage(Stage.INFERENCE, golden)
+    expected = golden.generation
+    assert isinstance(expected, Generation)
+    assert expected.distributions is not None
+    if not isinstance(found, Generation) or found.distributions is None:
+        raise UserError(f"case {golden.case.name!r} gave no distributions while measuring noise: {found!r}")
+    return [float(value) for value in divergences(expected.distributions, found.distributions)]
+
+
+def _summary(variations: Sequence[str], values: Sequence[float]) -> NoiseClass:
+    numbers = np.array(values)
+    return NoiseClass(
+        variations=tuple(variations),
+        positions=len(values),
+        mean=float(f"{numbers.mean():.6g}"),
+        p99=float(f"{np.percentile(numbers, 99):.6g}"),
+        max=float(f"{numbers.max():.6g}"),
+    )

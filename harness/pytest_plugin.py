@@ -1,0 +1,244 @@
+"""The pytest plugin: a second thin runner over the same functions as the command line.
+
+Installed with the package, it costs nothing until asked: everything of the house is imported where it is used.
+
+    pytest --stack llama-cpp-python        one item a case and stage, so -k, JUnit and xdist work as usual
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.check import Session
+    from harness.golden import Golden
+    from harness.stage import Stage
+    from harness.trace import Trace
+    from harness.verdict import StageResult
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the group `harness`."""
+    group = parser.getgroup("harness", "stages of a local LLM stack, held against goldens")
+    group.addoption("--stack", action="append", default=[], metavar="NAME", help="check this stack; may be repeated")
+    group.addoption("--stack-model", action="append", default=[], metavar="NAME", help="only around this model")
+    group.addoption(
+        "--stack-project", type=Path, default=None, metavar="DIR", help="the folder with stacks/ and golden/ in it"
+    )
+    group.addoption(
+        "--golden-update",
+        choices=("new", "changed"),
+        default=None,
+        help="before the run, write missing goldens (new), or also those that changed (changed)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare for stacks only where some are asked for."""
+    if config.getoption("--stack"):
+        config.stash[_RUNNER] = _Runner(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End every engine."""
+    runner = config.stash.get(_RUNNER, None)
+    if runner is not None:
+        runner.close()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Update goldens, once, before anything is collected."""
+    config = session.config
+    kind = config.getoption("--golden-update")
+    is_worker = hasattr(config, "workerinput")
+    if kind is not None and not is_worker:
+        if _RUNNER not in config.stash:
+            raise pytest.UsageError("--golden-update needs --stack")
+        config.stash[_RUNNER].update(kind)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add the items of the stacks before others select among all items."""
+    runner = config.stash.get(_RUNNER, None)
+    if runner is not None:
+        items.extend(runner.items(session))
+
+
+class _Runner:
+    """The sessions that are open, by stack and model, and the results so far."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._opened = ExitStack()
+        self._sessions: dict[tuple[str, str], Session] = {}
+        self._results: dict[tuple[str, str, str], tuple[StageResult, ...]] = {}
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return every stack and model that is asked for."""
+        from harness.stack import load_stack
+
+        wanted = self._config.getoption("--stack-model")
+        with _usage_errors():
+            return [
+                (name, model)
+                for name in self._config.getoption("--stack")
+                for model in load_stack(self._project(), name).models
+                if not wanted or model in wanted
+            ]
+
+    def items(self, session: pytest.Session) -> Iterator[pytest.Item]:
+        """Yield one item a case and stage that the goldens have something to say of."""
+        from harness.golden import cases_for, load_golden, load_provenance
+        from harness.stack import resolve_model
+        from harness.stage import Stage
+
+        with _usage_errors():
+            for stack, name in self.pairs():
+                model = resolve_model(self._project(), name)
+                provenance = load_provenance(self._project(), model)
+                node = _Node.from_parent(session, name=stack, nodeid=f"stack::{stack}::{name}")
+                for case in cases_for(self._project(), name):
+                    golden = load_golden(self._project(), model, case, provenance)
+                    for stage in Stage:
+                        if golden.value(stage) is not None:
+                            yield StageItem.from_parent(
+                                node, name=f"{case.name}-{stage}", pair=(stack, name), case=case.name, stage=stage
+                            )
+
+    def session(self, pair: tuple[str, str]) -> Session:
+        """Return the open session of a stack and model; it stays open until the end."""
+        from harness.check import open_session
+        from harness.stack import load_stack, resolve_model
+
+        if pair not in self._sessions:
+            stack, model = pair
+            project = self._project()
+            opened = open_session(project, load_stack(project, stack), resolve_model(project, model))
+            self._sessions[pair] = self._opened.enter_context(opened)
+        return self._sessions[pair]
+
+    def results(self, pair: tuple[str, str], case: str) -> tuple[StageResult, ...]:
+        """Return the results of a case; it is run once, however many of its stages are asked for."""
+        key = (*pair, case)
+        if key not in self._results:
+            self._results[key] = self.session(pair).results(case)
+        return self._results[key]
+
+    def update(self, kind: str) -> None:
+        """Record the goldens of every model asked for."""
+        from harness.record import Change, Recording
+        from harness.stack import resolve_model
+
+        approved = {Change.NEW} if kind == "new" else {Change.NEW, Change.CHANGED}
+        with _usage_errors():
+            for model in dict.fromkeys(model for _, model in self.pairs()):
+                for _ in Recording(self._project(), resolve_model(self._project(), model), frozenset(approved)).run():
+                    pass
+
+    def close(self) -> None:
+        """End every engine."""
+        self._opened.close()
+
+    def _project(self) -> Any:
+        from harness.project import find_project
+
+        return find_project(self._config.getoption("--stack-project"))
+
+
+class _usage_errors:  # noqa: N801 - reads as a statement
+    """Turns what the user can mend into pytest's own usage error."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: Any) -> None:
+        from harness.errors import UserError
+
+        if isinstance(error, UserError):
+            raise pytest.UsageError(str(error)) from None
+
+
+class _Node(pytest.Collector):
+    """Stands for a stack around a model in the items' names."""
+
+    def collect(self) -> list[pytest.Item]:
+        """Nothing is collected here: the items are made with the node."""
+        return []
+
+
+class StageFailure(Exception):  # noqa: N818 - what pytest shows is a failure, not an error of ours
+    """A stage of a case that is at fault."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class StageItem(pytest.Item):
+    """One stage of one case."""
+
+    def __init__(self, *, pair: tuple[str, str], case: str, stage: Stage, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._pair = pair
+        self._case = case
+        self._stage = stage
+
+    def runtest(self) -> None:
+        """Run the case, unless it was, and judge this stage.
+
+        Raises:
+            StageFailure: the stage is at fault.
+        """
+        from harness.compare.outcome import Outcome
+        from harness.report.console import finding_text
+
+        runner = self.config.stash[_RUNNER]
+        results = runner.results(self._pair, self._case)
+        result = next(result for result in results if result.stage is self._stage)
+        self.user_properties.append(("outcome", str(result.isolated.outcome)))
+        if result.isolated.rule:
+            self.user_properties.append(("rule", result.isolated.rule))
+        if result.isolated.outcome is Outcome.UNOBSERVED:
+            pytest.skip(f"unobserved: {result.isolated.rule}")
+        verdict = runner.session(self._pair).verdict([result])
+        if verdict.findings:
+            raise StageFailure("\n".join(finding_text(finding) for finding in verdict.findings))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show the finding, not our own code."""
+        if isinstance(excinfo.value, StageFailure):
+            return excinfo.value.text
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return the item's name for the report."""
+        return self.path, None, self.nodeid
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest) -> Session:
+    """The session of the first stack and model asked for by --stack and --stack-model."""
+    runner = request.config.stash.get(_RUNNER, None)
+    if runner is None:
+        raise pytest.UsageError("the fixtures stack, trace and golden need --stack NAME")
+    return runner.session(runner.pairs()[0])
+
+
+@pytest.fixture
+def trace(stack: Session) -> Callable[[str], Trace]:
+    """A function that runs a case of the stack and returns its trace."""
+    return stack.trace
+
+
+@pytest.fixture
+def golden(stack: Session) -> Callable[[str], Golden]:
+    """A function that returns the golden of a case."""
+    return lambda case: stack.goldens[case]
+
+
+_RUNNER = pytest.StashKey[_Runner]()

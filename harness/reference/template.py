@@ -1,0 +1,154 @@
+"""The reference renderer: transformers' own `render_jinja_template`, which template authors test against; no torch.
+
+Templates are untrusted: they render in a child process with a limit on time and memory.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from harness.errors import MissingPackageError
+from harness.stage import StageFailedError, StageRefusedError
+from harness.values import CaseOptions, Json, Prompt, Refusal, Request
+from harness.worker import RemoteError, Worker, WorkerDiedError
+
+SECONDS = 20.0
+"""The time a template may take: importing the renderer takes about two seconds, a sane template milliseconds."""
+MEMORY = 2 << 30
+
+
+class ReferenceTemplate:
+    """Renders one template as transformers does.
+
+    Args:
+        template: The Jinja source.
+        special_texts: The texts of the special tokens by transformers' names (`bos_token`, `eos_token`, ...).
+        control_tokens: The text of every control token, to find those that the caller's own text spells.
+    """
+
+    def __init__(self, template: str, special_texts: Mapping[str, str], control_tokens: Sequence[str]) -> None:
+        init = {"template": template, "special_texts": dict(special_texts), "control_tokens": list(control_tokens)}
+        self._worker = Worker("harness.reference.template:Renderer", init, seconds=SECONDS, memory=MEMORY)
+
+    def __enter__(self) -> ReferenceTemplate:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._worker.close()
+
+    @staticmethod
+    def version() -> str:
+        """Return the name and version for provenance.
+
+        Raises:
+            MissingPackageError: transformers is not installed.
+        """
+        try:
+            versions = [f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "jinja2")]
+        except importlib.metadata.PackageNotFoundError as error:
+            raise MissingPackageError("the reference renderer", "transformers", "reference") from error
+        return f"render_jinja_template of {', '.join(versions)}"
+
+    def render(self, request: Request, options: CaseOptions) -> Prompt:
+        """Render a request.
+
+        Raises:
+            StageRefusedError: the template or the renderer raised.
+            StageFailedError: it did not end in time, or needed too much memory.
+        """
+        try:
+            seen = self._worker.call(
+                "render",
+                messages=request.messages,
+                tools=request.tools,
+                tool_choice=request.tool_choice,
+                options=options.model_dump(mode="json"),
+            )
+        except RemoteError as error:
+            message = error.message.strip().splitlines()[0] if error.message.strip() else ""
+            raise StageRefusedError(Refusal(error=error.error, message=message)) from error
+        except WorkerDiedError as death:
+            raise StageFailedError(death.failure) from death
+        literals = tuple((start, end) for start, end in seen["literals"])
+        return Prompt(text=seen["text"], suffix=seen["suffix"], literals=literals)
+
+
+class Renderer:
+    """The child's side."""
+
+    def __init__(self, template: str, special_texts: Mapping[str, str], control_tokens: Sequence[str]) -> None:
+        # Imported here: the parent never needs it.
+        from transformers.utils import chat_template_utils
+
+        self._library: Any = chat_template_utils
+        self._template = template
+        self._special_texts = special_texts
+        longest_first = sorted(control_tokens, key=len, reverse=True)
+        self._control_tokens = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def render(self, messages: list[Json], tools: list[Json] | None, tool_choice: Any, options: Json) -> dict[str, Any]:
+        """Return the text, the suffix that opens the assistant's turn, and the literal spans."""
+        given = CaseOptions.model_validate(options)
+        keywords: dict[str, Any] = {**self._special_texts, **given.template_kwargs}
+        if tool_choice is not None:
+            keywords["tool_choice"] = tool_choice
+        if given.continue_final_message:
+            return {"text": self._text(messages, tools, given, keywords, opens=False), "suffix": "", "literals": []}
+        text = self._text(messages, tools, given, keywords, opens=True)
+        before = self._text(messages, tools, given, keywords, opens=False)
+        return {
+            "text": text,
+            "suffix": text[len(before) :] if text.startswith(before) else None,
+            "literals": self._literals(text, messages, tools, given, keywords),
+        }
+
+    def _text(
+        self, messages: list[Json], tools: list[Json] | None, options: CaseOptions, keywords: Json, *, opens: bool
+    ) -> str:
+        import time_machine
+
+        clock = options.clock
+        local = clock.astimezone() if clock.tzinfo is None else clock
+        with time_machine.travel(local, tick=False):
+            rendered, _ = self._library.render_jinja_template(
+                conversations=[messages],
+                tools=tools,
+                chat_template=self._template,
+                add_generation_prompt=opens,
+                continue_final_message=options.continue_final_message,
+                **keywords,
+            )
+        assert isinstance(rendered[0], str)
+        return rendered[0]
+
+    def _literals(
+        self, text: str, messages: list[Json], tools: list[Json] | None, options: CaseOptions, keywords: Json
+    ) -> list[tuple[int, int]]:
+        """Return where the caller's own text spells a control token.
+
+        transformers marks such text with two private-use characters; a render of the marked messages shows where it
+        went. Where the marks change the render otherwise, the spans are not known and none are returned.
+        """
+        mark = self._library.mark_control_tokens
+        start, end = self._library._CONTROL_TOKEN_START, self._library._CONTROL_TOKEN_END
+        marked = mark(messages, self._control_tokens)
+        marked_tools = mark(tools, self._control_tokens)
+        if (marked, marked_tools) == (messages, tools):
+            return []
+        rendered = self._text(marked, marked_tools, options, keywords, opens=True)
+        if rendered.replace(start, "").replace(end, "") != text:
+            return []
+        spans: list[tuple[int, int]] = []
+        opened, position = 0, 0
+        for character in rendered:
+            if character == start:
+                opened = position
+            elif character == end:
+                spans.append((opened, position))
+            else:
+                position += 1
+        return spans
