@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.check import Progress
+    from harness.session import Progress
     from harness.project import Project
 
 CLEAN, CONVICTED, WRONG, UNJUDGED = 0, 1, 2, 3
@@ -85,7 +85,7 @@ def check(
     form: As = Format.TEXT,
 ) -> None:
     """Hold stacks against their goldens, stage by stage, and print a verdict."""
-    from harness.check import check as run_check
+    from harness.session import check as run_check
     from harness.compare.outcome import Outcome
     from harness.report import machine
     from harness.report.console import print_verdicts
@@ -122,7 +122,7 @@ def trace(
     form: As = Format.TEXT,
 ) -> None:
     """Show what every stage of a stack makes of a case."""
-    from harness.check import observe
+    from harness.session import observe
     from harness.golden import load_case
     from harness.report import machine
     from harness.report.console import render_observation
@@ -149,7 +149,7 @@ def record(
     form: As = Format.TEXT,
 ) -> None:
     """Create or update goldens. Without --approve nothing is written; the status tells whether anything would be."""
-    from harness.check import record_noise
+    from harness.session import record_noise
     from harness.errors import MissingPackageError, unknown_name
     from harness.report import machine
     from harness.report.console import print_recording

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from harness.check import Session
+    from harness.session import Session
     from harness.golden import Golden
     from harness.stage import Stage
     from harness.trace import Trace
@@ -113,7 +113,7 @@ class _Runner:
 
     def session(self, pair: tuple[str, str]) -> Session:
         """Return the open session of a stack and model; it stays open until the end."""
-        from harness.check import open_session
+        from harness.session import open_session
         from harness.stack import load_stack, resolve_model
 
         if pair not in self._sessions:
