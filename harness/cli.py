@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.session import Progress
     from harness.project import Project
+    from harness.session import Progress
 
 CLEAN, CONVICTED, WRONG, UNJUDGED = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -85,10 +85,10 @@ def check(
     form: As = Format.TEXT,
 ) -> None:
     """Hold stacks against their goldens, stage by stage, and print a verdict."""
-    from harness.session import check as run_check
     from harness.compare.outcome import Outcome
     from harness.report import machine
     from harness.report.console import print_verdicts
+    from harness.session import check as run_check
     from harness.stack import load_stack, stack_names
 
     place = _project(project)
@@ -122,10 +122,10 @@ def trace(
     form: As = Format.TEXT,
 ) -> None:
     """Show what every stage of a stack makes of a case."""
-    from harness.session import observe
     from harness.golden import load_case
     from harness.report import machine
     from harness.report.console import render_observation
+    from harness.session import observe
     from harness.stack import load_stack
 
     place = _project(project)
@@ -149,10 +149,10 @@ def record(
     form: As = Format.TEXT,
 ) -> None:
     """Create or update goldens. Without --approve nothing is written; the status tells whether anything would be."""
-    from harness.session import record_noise
     from harness.errors import MissingPackageError, unknown_name
     from harness.report import machine
     from harness.report.console import print_recording
+    from harness.session import record_noise
     from harness.stack import load_stack, resolve_model
 
     place = _project(project)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.session import Progress, open_session
 from harness.faults import Defect, defects, llama_cpp_python
 from harness.project import Project
+from harness.session import Progress, open_session
 from harness.stack import load_stack, resolve_model
 from harness.verdict import StageResult, Verdict
 

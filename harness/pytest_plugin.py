@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from harness.session import Session
     from harness.golden import Golden
+    from harness.session import Session
     from harness.stage import Stage
     from harness.trace import Trace
     from harness.verdict import StageResult

@@ -68,15 +68,23 @@ class Worker:
         seconds: How long one call may take before the child is ended.
         memory: Bytes of private memory that the child may have, or None (`RLIMIT_DATA`: heap and anonymous mappings,
             not a mapped model file). Enforced on Linux; macOS ignores the limit.
+        environment: Variables for the child beside the parent's own.
     """
 
     def __init__(
-        self, target: str, init: Mapping[str, Any], *, seconds: float = 120.0, memory: int | None = None
+        self,
+        target: str,
+        init: Mapping[str, Any],
+        *,
+        seconds: float = 120.0,
+        memory: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._target = target
         self._init = dict(init)
         self._seconds = seconds
         self._memory = memory
+        self._environment = {"PYTHONUNBUFFERED": "1", **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._to_child: BinaryIO | None = None
         self._from_child: BinaryIO | None = None
@@ -157,7 +165,7 @@ class Worker:
                 stderr=self._log,
                 pass_fds=(child_reads, child_writes),
                 start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | self._environment,
             )
         finally:
             os.close(child_reads)

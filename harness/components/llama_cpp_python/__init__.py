@@ -85,7 +85,7 @@ class LlamaCppPython:
         self._model = model
         self._plants: list[tuple[str, Mapping[str, Any]]] = []
         self._worker = self._make_worker()
-        self._no_start: Failure | None = None
+        self._no_start: tuple[Stage, Failure] | None = None
 
     def __enter__(self) -> LlamaCppPython:
         return self
@@ -95,7 +95,7 @@ class LlamaCppPython:
 
     def identity(self) -> Mapping[str, str]:
         """Return versions, build, processor features and effective settings of the engine."""
-        identity: Mapping[str, str] = self._call("identity")
+        identity: Mapping[str, str] = self._call(Stage.INFERENCE, "identity")
         return identity
 
     def noise_class(self) -> str:
@@ -118,12 +118,13 @@ class LlamaCppPython:
 
     def request(self, case: Case) -> Request:
         """What `create_chat_completion` accepts of the body, and the settings it passes to the completion call."""
-        return _request(self._call("request", body=case.body))
+        return _request(self._call(Stage.CLIENT, "request", body=case.body))
 
     def render(self, request: Request, options: CaseOptions) -> Prompt:
         """What its formatter renders."""
         _refuse_what_it_cannot_be_asked(options)
         seen = self._call(
+            Stage.TEMPLATE,
             "render",
             messages=request.messages,
             tools=request.tools,
@@ -134,16 +135,17 @@ class LlamaCppPython:
 
     def tokenize(self, prompt: Prompt) -> Tokens:
         """What `llama_tokenize` gives, as the chat path calls it, and what the completion call makes of it."""
-        return self._tokens(self._call("prompt_ids", text=prompt.text))
+        return self._tokens(self._call(Stage.TOKENIZATION, "prompt_ids", text=prompt.text))
 
     def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
         """What the engine computes and its sampler chooses."""
-        seen = self._call("generate", prompt_ids=tokens.ids, settings=request.settings, forced=forced)
+        seen = self._call(Stage.INFERENCE, "generate", prompt_ids=tokens.ids, settings=request.settings, forced=forced)
         return _generation(seen)
 
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
         """What its detokenizer, stop handling and response building make of the ids."""
         answer = self._call(
+            Stage.POSTPROCESS,
             "reply",
             generated=generation.ids + generation.beyond,
             prompt_ids=tokens.ids,
@@ -155,7 +157,7 @@ class LlamaCppPython:
     def chat(self, case: Case, *, stream: bool) -> Observation:
         """The real call from end to end."""
         _refuse_what_it_cannot_be_asked(case.options)
-        seen = self._call("chat", body=case.body, clock=case.options.clock.isoformat(), stream=stream)
+        seen = self._call(None, "chat", body=case.body, clock=case.options.clock.isoformat(), stream=stream)
         found: dict[str, Any] = {}
         if "request" in seen:
             found["request"] = _request(seen["request"])
@@ -176,10 +178,10 @@ class LlamaCppPython:
     # The child
 
     def _tokens(self, ids: Sequence[int]) -> Tokens:
-        return Tokens(ids=tuple(ids), pieces=tuple(self._call("pieces", ids=list(ids))))
+        return Tokens(ids=tuple(ids), pieces=tuple(self._call(Stage.TOKENIZATION, "pieces", ids=list(ids))))
 
-    def _call(self, method: str, **arguments: Any) -> Any:
-        self._start()
+    def _call(self, stage: Stage | None, method: str, **arguments: Any) -> Any:
+        self._start(stage)
         try:
             return self._worker.call(method, **arguments)
         except RemoteError as error:
@@ -187,20 +189,26 @@ class LlamaCppPython:
         except WorkerDiedError as death:
             raise StageFailedError(death.failure) from death
 
-    def _start(self) -> None:
-        """Start the child where none runs. What once failed to start is not tried again for every case."""
+    def _start(self, stage: Stage | None) -> None:
+        """Start the child where none runs. What once failed to start is not tried again for every case.
+
+        The stage whose part stops it from starting fails; the others cannot be seen.
+        """
+        if self._no_start is None:
+            try:
+                self._worker.start()
+            except RemoteError as error:
+                # The binding compiles the template while it loads the model.
+                at = Stage.TEMPLATE if error.error == "TemplateSyntaxError" else Stage.INFERENCE
+                message = f"{error.error}: {_first_line(error.message)}"
+                self._no_start = at, Failure(reason="start", message=message, log=error.log)
+            except WorkerDiedError as death:
+                self._no_start = Stage.INFERENCE, death.failure
         if self._no_start is not None:
-            raise StageFailedError(self._no_start)
-        try:
-            self._worker.start()
-        except RemoteError as error:
-            self._no_start = Failure(
-                reason="start", message=f"{error.error}: {_first_line(error.message)}", log=error.log
-            )
-            raise StageFailedError(self._no_start) from error
-        except WorkerDiedError as death:
-            self._no_start = death.failure
-            raise StageFailedError(self._no_start) from death
+            at, failure = self._no_start
+            if stage is at:
+                raise StageFailedError(failure)
+            raise StageUnobservedError(f"the engine does not start: {failure.describe()}")
 
     def _make_worker(self) -> Worker:
         return Worker(
@@ -213,6 +221,8 @@ class LlamaCppPython:
             },
             seconds=self._options.seconds,
             memory=self._options.memory_mb << 20,
+            # An assertion's own words are the evidence; a debugger's listing of frames would push them out of the log.
+            environment={"GGML_NO_BACKTRACE": "1"},
         )
 
     def _restart(self) -> None:

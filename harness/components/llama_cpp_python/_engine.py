@@ -92,7 +92,7 @@ class Engine:
         self.llm.generate = self._generate_tapped
         self._sample = self.llm.sample
         self.llm.sample = self._sample_tapped
-        self._canned = self._probe_formatter()
+        self._canned = self._empty_response()
         for hook, keywords in plants:
             module, _, function = hook.partition(":")
             getattr(importlib.import_module(module), function)(self, **keywords)
@@ -338,14 +338,21 @@ class Engine:
         self.formatter: Callable[..., llama_chat_format.ChatFormatterResponse] = cell.cell_contents
         cell.cell_contents = self.format
 
-    def _probe_formatter(self) -> llama_chat_format.ChatFormatterResponse:
-        """Return a response whose flags (stop, added_special, criteria) are the real formatter's own."""
-        try:
-            return self.formatter(
-                messages=list(_PROBE), functions=None, function_call=None, tools=None, tool_choice=None
+    def _empty_response(self) -> llama_chat_format.ChatFormatterResponse:
+        """Return a response with the real formatter's own flags (stop, added_special, criteria) and no prompt.
+
+        The template is not rendered for it: what is wrong with a template must show at its own stage.
+        """
+        formatter: Any = self.formatter
+        if isinstance(formatter, llama_chat_format.Jinja2ChatFormatter):
+            formatter = type(formatter)(
+                template="",
+                eos_token=formatter.eos_token,
+                bos_token=formatter.bos_token,
+                stop_token_ids=list(formatter.stop_token_ids or ()),
             )
-        except Exception:  # noqa: BLE001 - a template that cannot render shows at its own stage
-            return llama_chat_format.ChatFormatterResponse(prompt="", stop=[], added_special=True)
+        response: llama_chat_format.ChatFormatterResponse = formatter(messages=list(_PROBE))
+        return response
 
     def _watch_nodes(self) -> None:
         """Have every new context report its graph's nodes to `node_watchers` (only a planted defect needs it)."""

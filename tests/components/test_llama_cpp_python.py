@@ -1,0 +1,235 @@
+"""The component against the real engine: what it shows is what llama-cpp-python does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from gguf import GGUFWriter
+
+from harness.components.llama_cpp_python import LlamaCppPython
+from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
+from harness.values import Case, CaseOptions, Generation, ModelRef, Prompt, Refusal, Reply, Request, Tokens
+
+QUESTION = "What is the capital of France?"
+# The ids of this prompt, as llama-cpp-python, transformers and vLLM agree on them.
+IDS = (1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2)
+IDS += (198, 1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198)
+ANSWER = (504, 3575, 282, 4649, 314, 7042, 30, 2)  # "The capital of France is Paris.", end of turn
+
+
+def ask(content: object = QUESTION, options: CaseOptions | None = None, **body: object) -> Case:
+    settings = {"temperature": 0, "max_tokens": 8, **body}
+    messages = [{"role": "user", "content": content}]
+    return Case(
+        name="asked",
+        description="",
+        covers=(),
+        body={"messages": messages, **settings},
+        options=options or CaseOptions(),
+    )
+
+
+@pytest.fixture(scope="module")
+def part(engine: str, smollm: ModelRef) -> Iterator[LlamaCppPython]:
+    with LlamaCppPython(smollm, {"n_ctx": 512}) as opened:
+        yield opened
+
+
+def test_client_shows_what_reaches_the_completion_call(part):
+    seen = part.request(ask(stop="END", seed=7, top_p=0.5))
+    assert seen.messages == ({"role": "user", "content": QUESTION},)
+    assert seen.tools is None
+    asked = {"temperature": 0, "max_tokens": 8, "stop": ["END"], "seed": 7, "top_p": 0.5}
+    assert {name: seen.settings[name] for name in asked} == asked
+    # What the caller leaves out, it sets itself.
+    assert (seen.settings["top_k"], seen.settings["min_p"], seen.settings["repeat_penalty"]) == (40, 0.05, 1.0)
+
+
+def test_client_refuses_what_it_has_no_argument_for(part):
+    with pytest.raises(StageRefusedError) as refused:
+        part.request(ask(max_completion_tokens=5))
+    assert refused.value.refusal.error == "TypeError"
+    assert "max_completion_tokens" in refused.value.refusal.message
+
+
+def test_template_tokens_and_generation_of_a_known_prompt(part):
+    case = ask()
+    prompt = part.render(part.request(case), case.options)
+    assert prompt.text.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert prompt.stop == ("<|im_end|>",)
+    tokens = part.tokenize(prompt)
+    assert tokens.ids == IDS
+    assert tokens.pieces[1:4] == ("system", "\n", "You")
+    generation = part.generate(tokens, part.request(case), ANSWER)
+    assert generation.ids == ANSWER
+    assert generation.finish == "end_token"
+    assert generation.chosen[1:] == ANSWER[1:]  # the first token is a near-tie between The and L
+    assert generation.distributions.argmax() == generation.chosen
+    assert len(generation.digests) == len(ANSWER)
+    assert generation.settings["temperature"] == 0
+
+
+def test_template_error_is_a_refusal(part):
+    case = ask(content=None)
+    with pytest.raises(StageRefusedError) as refused:
+        part.render(part.request(case), case.options)
+    assert refused.value.refusal.error == "TypeError"
+
+
+def test_what_it_cannot_be_asked_is_unobserved(part):
+    for options in (CaseOptions(continue_final_message=True), CaseOptions(template_kwargs={"x": 1})):
+        with pytest.raises(StageUnobservedError):
+            part.render(part.request(ask()), options)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_reply_comes_from_the_ids_given(part, stream):
+    case = ask(max_tokens=20)
+    made = Generation(ids=ANSWER, chosen=ANSWER, finish="end_token")
+    reply = part.reply(made, Tokens(ids=IDS), part.request(case), stream=stream)
+    assert reply.content == "The capital of France is Paris."
+    assert reply.finish_reason == "stop"
+    assert (reply.deltas is not None) == stream
+    if not stream:
+        assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (37, 7)
+
+
+def test_reply_does_not_disturb_the_context(part):
+    case = ask()
+    request = part.request(case)
+    before = part.generate(Tokens(ids=IDS), request, ANSWER).digests
+    chat = part.chat(case, stream=False)
+    part.reply(Generation(ids=(30, 2), chosen=(30, 2), finish="end_token"), Tokens(ids=IDS), request, stream=True)
+    assert part.chat(case, stream=False).generation.digests == chat.generation.digests
+    assert part.generate(Tokens(ids=IDS), request, ANSWER).digests == before
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_is_the_real_call_with_every_stage_seen(part, stream):
+    case = ask()
+    seen = part.chat(case, stream=stream)
+    assert seen.request == part.request(case)
+    assert seen.prompt == part.render(part.request(case), case.options)
+    assert seen.tokens.ids == IDS
+    assert seen.generation.ids == seen.generation.chosen
+    assert isinstance(seen.reply, Reply)
+    again = part.reply(seen.generation, seen.tokens, part.request(case), stream=stream)
+    assert again.model_copy(update={"usage": None}) == seen.reply.model_copy(update={"usage": None})
+
+
+def test_a_template_error_in_chat_still_shows_the_request(part):
+    seen = part.chat(ask(content=None), stream=False)
+    assert seen.request.settings["temperature"] == 0
+    assert isinstance(seen.prompt, Refusal)
+    assert seen.tokens is None
+    assert seen.reply is None
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_the_reason(part):
+    request = part.request(ask())
+    with pytest.raises(StageRefusedError) as refused:
+        part.generate(Tokens(ids=IDS * 20), request, (30,))
+    assert refused.value.refusal.context
+    # Its ids are seen all the same.
+    assert len(part.tokenize(Prompt(text="word " * 600)).ids) > 512
+    seen = part.chat(ask(content="word " * 600), stream=False)
+    assert len(seen.tokens.ids) > 512
+    assert seen.generation.context
+
+
+def test_the_clock_is_pinned(engine, smollm_tools):
+    case = ask(options=CaseOptions(clock="2031-05-06T23:59:59"))
+    with LlamaCppPython(smollm_tools, {}) as part:
+        assert "Today is 2031-05-06." in part.render(part.request(case), case.options).text
+        assert "Today is 2031-05-06." in part.chat(case, stream=False).prompt.text
+
+
+def test_death_is_a_failure_with_its_signal_and_the_next_call_works(engine, smollm):
+    with LlamaCppPython(smollm, {"n_ctx": 256}) as part:
+        part.identity()
+        os.kill(part._worker.pid, signal.SIGSEGV)
+        with pytest.raises(StageFailedError) as failed:
+            part.identity()
+        assert failed.value.failure.signal == "SIGSEGV"
+        assert part.identity()["n_ctx"] == "256"
+
+
+def test_a_template_that_never_ends_is_a_hang_at_the_template_stage_only(engine, smollm):
+    nested = "".join(f"{{% for i{n} in range(99999) %}}" for n in range(4)) + "x" + "{% endfor %}" * 4
+    model = smollm.model_copy(update={"chat_template": nested})
+    case = ask()
+    with LlamaCppPython(model, {"seconds": 4.0}) as part:
+        request = part.request(case)
+        with pytest.raises(StageFailedError) as failed:
+            part.render(request, case.options)
+        assert failed.value.failure.reason == "hang"
+        assert part.tokenize(Prompt(text="a")).ids == (81,)
+
+
+@pytest.mark.parametrize(
+    ("template", "error"),
+    [
+        ("{% for i in range(10**9) %}x{% endfor %}", "OverflowError"),
+        ("{{ raise_exception('not like this') }}", "ValueError"),
+        ("{{ messages[0].content.nothing() }}", "UndefinedError"),
+    ],
+)
+def test_a_template_that_raises_is_refused_at_the_template_stage(engine, smollm, template, error):
+    with LlamaCppPython(smollm.model_copy(update={"chat_template": template}), {}) as part:
+        case = ask()
+        request = part.request(case)
+        with pytest.raises(StageRefusedError) as refused:
+            part.render(request, case.options)
+        assert refused.value.refusal.error == error
+        assert part.tokenize(Prompt(text="a")).ids == (81,)
+
+
+def test_a_template_that_does_not_parse_is_a_failed_start(engine, smollm):
+    with LlamaCppPython(smollm.model_copy(update={"chat_template": "{% if %}"}), {}) as part:
+        case = ask()
+        request = Request(messages=tuple(case.body["messages"]))
+        with pytest.raises(StageFailedError) as failed:
+            part.render(request, case.options)
+        assert failed.value.failure.reason == "start"
+        assert failed.value.failure.message.startswith("TemplateSyntaxError")
+        with pytest.raises(StageUnobservedError):
+            part.request(case)
+        with pytest.raises(StageUnobservedError):
+            part.chat(case, stream=False)
+
+
+def test_metadata_that_makes_the_engine_abort_is_a_failure_with_its_last_words(engine, tmp_path):
+    path = tmp_path / "aborts.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(8)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(8)
+    writer.add_head_count(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_expert_count(8)  # without expert_used_count: llama.cpp asserts
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b"])
+    writer.add_token_merges([])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with LlamaCppPython(ModelRef(name="aborts", path=path, sha256=""), {}) as part:
+        with pytest.raises(StageFailedError) as failed:
+            part.identity()
+        assert failed.value.failure.signal == "SIGABRT"
+        assert any("GGML_ASSERT" in line for line in failed.value.failure.log)
+
+
+def test_a_file_that_the_engine_cannot_load_is_a_failed_start(engine, tmp_path):
+    path = tmp_path / "short.gguf"
+    path.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(16))
+    with LlamaCppPython(ModelRef(name="short", path=path, sha256=""), {}) as part:
+        with pytest.raises(StageFailedError) as failed:
+            part.identity()
+        assert failed.value.failure.reason == "start"
+        assert "Failed to load model" in failed.value.failure.message
