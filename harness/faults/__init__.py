@@ -47,8 +47,24 @@ class Defect:
 _CATALOGUE: dict[str, Defect] = {}
 
 
-def defect(id: str, *, stage: Stage, kind: Kind, component: str, sentence: str) -> Callable[[Plant], Plant]:  # noqa: A002
+def defect(
+    id: str,  # noqa: A002
+    *,
+    stage: Stage,
+    kind: Kind,
+    component: str,
+    sentence: str,
+    watches_nodes: bool = False,
+) -> Callable[[Plant], Plant]:
     """Register the decorated function as a defect.
+
+    Args:
+        id: Its name.
+        stage: The stage that is then at fault.
+        kind: What sort of defect it is.
+        component: The component it is planted in.
+        sentence: What it does, for a human.
+        watches_nodes: It needs to see the nodes of llama.cpp's graph, which slows every evaluation.
 
     Raises:
         UserError: the id is taken.
@@ -57,6 +73,7 @@ def defect(id: str, *, stage: Stage, kind: Kind, component: str, sentence: str) 
     def register(plant: Plant) -> Plant:
         if id in _CATALOGUE:
             raise UserError(f"two defects have the id {id!r}")
+        plant.watches_nodes = watches_nodes  # type: ignore[attr-defined]
         hook = f"{plant.__module__}:{plant.__qualname__}"
         _CATALOGUE[id] = Defect(id, stage, kind, component, sentence, hook)
         return plant

@@ -45,6 +45,7 @@ def parse_special_ignored(engine: Any) -> None:
     kind="engine",
     component=COMPONENT,
     sentence="Every RoPE operator in llama.cpp's graph runs with a base of 10,000 instead of 100,000.",
+    watches_nodes=True,
 )
 def rope_base(engine: Any) -> None:
     """Edit the operator's parameters right before each of its runs, through llama.cpp's evaluation callback."""

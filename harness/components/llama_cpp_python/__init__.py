@@ -114,6 +114,10 @@ class LlamaCppPython:
         self._plants.clear()
         self._restart()
 
+    def observe(self, method: str, **arguments: Any) -> Any:
+        """Call a method that a planted hook gave to the child's `Engine`."""
+        return self._call(Stage.INFERENCE, method, **arguments)
+
     # The five stages
 
     def request(self, case: Case) -> Request:

@@ -77,7 +77,8 @@ class Engine:
     ) -> None:
         _log_warnings()
         self.node_watchers: list[Callable[[ctypes.c_void_p, bool], bool]] = []
-        if plants:
+        hooks = [(_imported(hook), keywords) for hook, keywords in plants]
+        if any(getattr(hook, "watches_nodes", False) for hook, _ in hooks):
             self._watch_nodes()
         self.llm = _load(model_path, options)
         if chat_template is not None:
@@ -93,9 +94,8 @@ class Engine:
         self._sample = self.llm.sample
         self.llm.sample = self._sample_tapped
         self._canned = self._empty_response()
-        for hook, keywords in plants:
-            module, _, function = hook.partition(":")
-            getattr(importlib.import_module(module), function)(self, **keywords)
+        for hook, keywords in hooks:
+            hook(self, **keywords)
 
     # What the parent calls
 
@@ -371,6 +371,12 @@ class Engine:
             return parameters
 
         low_level.llama_context_default_params = with_callback
+
+
+def _imported(hook: str) -> Callable[..., None]:
+    module, _, function = hook.partition(":")
+    found: Callable[..., None] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _load(model_path: str, options: Mapping[str, Any]) -> Any:

@@ -1,0 +1,1 @@
+"""Measurements on demand. Nothing here is a test."""
