@@ -1,0 +1,116 @@
+"""The plugin, driven as a user drives pytest, on the real engine."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from tests.conftest import ROOT
+
+ONE_MODEL = ("--stack", "llama-cpp-python", "--stack-model", "smollm2-135m-instruct", "--stack-project", str(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def _a_plain_run(pytester, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    pytester.makeini("[pytest]\nfilterwarnings = error")
+
+
+def test_one_item_a_case_and_stage(pytester, engine):
+    seen = pytester.runpytest_subprocess(*ONE_MODEL, "--collect-only", "-q", "-k", "no-system or null-content")
+    names = [line.split("::")[-1] for line in seen.outlines if line.startswith("stack::")]
+    stages = ("client", "template", "tokenization", "inference", "postprocess")
+    # The reference refuses null content with this template: nothing after it has a golden.
+    assert names == [f"no-system-{stage}" for stage in stages] + ["null-content-client", "null-content-template"]
+
+
+def test_they_pass_and_reach_junit(pytester, engine):
+    seen = pytester.runpytest_subprocess(*ONE_MODEL, "-k", "no-system", "--junit-xml", "report.xml")
+    seen.assert_outcomes(passed=5)
+    cases = list(ET.parse(pytester.path / "report.xml").iter("testcase"))
+    assert next((case.get("classname"), case.get("name")) for case in cases) == (
+        "stack.llama-cpp-python.smollm2-135m-instruct",
+        "no-system-client",
+    )
+    outcomes = {prop.get("value") for case in cases for prop in case.iter("property") if prop.get("name") == "outcome"}
+    assert outcomes == {"equal", "equivalent"}
+
+
+def test_unobserved_is_skipped_with_its_reason_never_passed(pytester, engine):
+    seen = pytester.runpytest_subprocess(*ONE_MODEL, "-k", "prefilled and template", "-rs")
+    seen.assert_outcomes(skipped=1)
+    seen.stdout.fnmatch_lines(["*unobserved: llama-cpp-python cannot be asked to continue the last message*"])
+
+
+def test_works_beside_tests_and_under_xdist(pytester, engine):
+    pytest.importorskip("xdist")
+    pytester.makepyfile("def test_own(): pass")
+    seen = pytester.runpytest_subprocess(*ONE_MODEL, "-n", "2", "-k", "own or (stop-never and not inference)")
+    seen.assert_outcomes(passed=5)
+
+
+def test_a_failure_shows_the_finding_and_not_our_code(pytester, engine):
+    # A stack whose template loses the generation prompt, made by the defect that the demonstration plants.
+    pytester.makeconftest(
+        """
+        import harness.session as session
+        from harness.stage import Stage
+        real = session.open_session
+        def planted(project, stack, model, cases=(), plants=()):
+            hook = "harness.faults.llama_cpp_python:generation_prompt_lost"
+            return real(project, stack, model, cases, [(Stage.TEMPLATE, hook)])
+        session.open_session = planted
+        """
+    )
+    seen = pytester.runpytest_subprocess(*ONE_MODEL, "-k", "no-system")
+    seen.assert_outcomes(passed=4, failed=1)
+    seen.stdout.fnmatch_lines(
+        [
+            "template (integration): the end that opens the assistant's turn is missing",
+            "*case no-system:*",
+            "*- *<|im_end|>\u240a[[]<|im_start|>assistant\u240a]*",
+            "*+ *<|im_end|>\u240a[[](nothing)]*",
+        ]
+    )
+    assert "pytest_plugin.py" not in seen.stdout.str()
+
+
+def test_fixtures(pytester, engine):
+    pytester.makepyfile(
+        """
+        from harness.stage import Stage
+        from harness.trace import Run
+        def test_prompt(stack, trace, golden):
+            seen = trace("no-system").output(Run.CHAINED, Stage.TEMPLATE)
+            assert seen.text == golden("no-system").prompt.text
+            assert stack.running.stack.name == "llama-cpp-python"
+        """
+    )
+    pytester.runpytest_subprocess(*ONE_MODEL, "-k", "test_prompt").assert_outcomes(passed=1)
+
+
+def test_fixtures_without_a_stack_say_what_is_missing(pytester):
+    pytester.makepyfile("def test_prompt(stack): pass")
+    seen = pytester.runpytest_subprocess()
+    seen.stdout.fnmatch_lines(["*need --stack NAME*"])
+
+
+def test_wrong_names_are_usage_errors(pytester):
+    seen = pytester.runpytest_subprocess("--stack", "lama", "--stack-project", str(ROOT))
+    assert seen.ret == pytest.ExitCode.USAGE_ERROR
+    seen.stderr.fnmatch_lines(["ERROR: no stack named 'lama'; did you mean 'llama-cpp-python'?*"])
+    assert pytester.runpytest_subprocess("--golden-update", "new").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_costs_nothing_when_not_asked_for(pytester):
+    pytester.makepyfile(
+        """
+        import sys
+        def test_nothing_loaded():
+            ours = {name for name in sys.modules if name.startswith("harness")}
+            assert ours == {"harness", "harness.pytest_plugin"}
+            assert not {"pydantic", "numpy", "rich"} & set(sys.modules)
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:hypothesispytest").assert_outcomes(passed=1)
