@@ -345,7 +345,7 @@ def _stage_verdict(
         return StageVerdict(status="unobserved", outcomes=outcomes, why="; ".join(reasons))
     fed_by = sorted({r.follows for r in own if r.follows in convicted}, key=list(Stage).index)
     if fed_by:
-        why = f"fed golden input it gives the golden output; in the chain it gets what {', '.join(fed_by)} made"
+        why = f"golden in, golden out; in the chain it gets what {', '.join(fed_by)} made"
         return StageVerdict(status="inherits", outcomes=outcomes, why=why)
     return StageVerdict(status="cleared", outcomes=outcomes, why=_cleared(own))
 
@@ -355,7 +355,7 @@ def _cleared(own: Sequence[StageResult]) -> str:
     if worst is not None:
         limit = max(r.isolated.measured["limit"] for r in own if "limit" in r.isolated.measured)
         return f"same ids in, same numbers out: KL at most {worst:.3g}, limit {limit:.3g} nats"
-    return "fed golden input it gives the golden output"
+    return "golden in, golden out"
 
 
 def _notes(results: Sequence[StageResult]) -> Iterable[str]:

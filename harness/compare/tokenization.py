@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.compare.hunks import hunks
-from harness.compare.outcome import EQUAL, Comparison, Difference, compare_endings, diverged, equivalent
+from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged, equivalent
 from harness.values import Ending, Tokens
 
 
@@ -28,14 +28,26 @@ def compare(golden: Tokens, observed: Tokens | Ending | None, policies: Mapping[
         if name in policies:
             return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
     names = _names(golden, observed)
-    found = hunks(golden.ids, observed.ids, lambda ids: _show(ids, names))
+    found = tuple(_spaced(hunk) for hunk in hunks(golden.ids, observed.ids, lambda ids: _show(ids, names)))
     if matching:
         summary = f"the ids are those of the policy {matching[0]}, which this stack does not declare"
     elif golden.ids == observed.ids[1:]:
         summary = f"one id too many at the start: {_show(observed.ids[:1], names)}"
     else:
-        summary = f"{len(observed.ids)} ids instead of {len(golden.ids)}, differing in {len(found)} places"
+        same_text = _text(golden, names) == _text(observed, names) != ""
+        what = "the same text in other ids" if same_text else "other ids"
+        summary = f"{what}: {len(observed.ids)} instead of {len(golden.ids)}, differing in {len(found)} places"
     return diverged(Difference(summary=summary, hunks=found, causes=tuple(hunk.signature for hunk in found)))
+
+
+def _spaced(hunk: Hunk) -> Hunk:
+    before = f"{hunk.before} " if hunk.before else ""
+    after = f" {hunk.after}" if hunk.after else ""
+    return hunk.model_copy(update={"before": before, "after": after})
+
+
+def _text(tokens: Tokens, names: Mapping[int, str]) -> str:
+    return "".join(names.get(i, "") for i in tokens.ids)
 
 
 def _names(golden: Tokens, observed: Tokens) -> dict[int, str]:

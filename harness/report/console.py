@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _STATUS_STYLE = {"cleared": "green", "convicted": "bold red", "inherits": "yellow", "unobserved": "bold yellow"}
 _VERDICT_STYLE = {"clean": "bold green", "convicted": "bold red", "unjudged": "bold yellow"}
 _HUNKS = 3
-_CONTEXT = 24
+_CONTEXT = 40
+_LONGEST = 400
 _CASES = 6
 
 
@@ -94,28 +95,33 @@ def _counts(outcomes: Mapping[Outcome, int]) -> str:
 
 
 def _finding(finding: Finding, cases: int) -> RenderableType:
-    head = Text.assemble(
-        (f"{finding.stage}", "bold red"), f" ({finding.kind}): ", visible(finding.summary), overflow="fold"
-    )
+    head = Text.assemble((str(finding.stage), "bold red"), f" ({finding.kind}): ", visible(finding.summary))
     listed = ", ".join(finding.cases[:_CASES])
     more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
-    where = Text(f"  in {len(finding.cases)} of {cases} cases: {listed}{more}", style="dim")
-    shown: list[RenderableType] = [head, where, Text(f"  case {finding.example}:", style="dim")]
-    for hunk in finding.difference.hunks[:_HUNKS]:
-        shown += list(_hunk(hunk))
+    where = f"in {len(finding.cases)} of {cases} cases: {listed}{more}"
+    shown: list[RenderableType] = [head, _indented(where), _indented(f"case {finding.example}:")]
+    shown += [_hunk(hunk) for hunk in finding.difference.hunks[:_HUNKS]]
     left = len(finding.difference.hunks) - _HUNKS
     if left > 0:
-        shown.append(Text(f"    ... and {left} more places", style="dim"))
+        shown.append(_indented(f"... and {left} more places"))
     return Group(*shown)
 
 
-def _hunk(hunk: Hunk) -> Iterable[Text]:
+def _indented(text: str) -> Padding:
+    return Padding(Text(text, style="dim"), (0, 0, 0, 2))
+
+
+def _hunk(hunk: Hunk) -> Padding:
     golden, observed = visible_pair(hunk.golden, hunk.observed)
     before, after = visible(hunk.before)[-_CONTEXT:], visible(hunk.after)[:_CONTEXT]
-    yield Text(f"    at {hunk.at}", style="dim")
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("@", Text(hunk.at, style="dim"))
     for sign, text, style in (("-", golden, "green"), ("+", observed, "red")):
-        middle = shorten(text, 400) if text else "(nothing)"
-        yield Text.assemble(f"    {sign} ", (before, "dim"), (f"[{middle}]", style), (after, "dim"), overflow="fold")
+        middle = f"\u27e6{shorten(text, _LONGEST)}\u27e7"
+        table.add_row(sign, Text.assemble((before, "dim"), (middle, style), (after, "dim")))
+    return Padding(table, (0, 0, 0, 4))
 
 
 def _value(value: object) -> Text:
