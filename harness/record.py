@@ -200,12 +200,23 @@ class Reference:
     def _reply(self, generation: Generation, request: Request, prompt_tokens: int) -> Reply:
         stop = tuple(request.settings.get("stop", ()))
         reply = expected_reply(self.tokenizer, generation.ids, stop, prompt_tokens)
-        others = {POLICY_END_TEXT: expected_reply(self.tokenizer, generation.ids, self._with_end(stop), prompt_tokens)}
+        with_end = self._with_end(stop)
+        ended = self._until(generation.ids, with_end)
+        others = {POLICY_END_TEXT: expected_reply(self.tokenizer, ended, with_end, prompt_tokens)}
         if generation.beyond:
             longer = generation.ids + generation.beyond
             others[POLICY_WHOLE_CHARACTER] = expected_reply(self.tokenizer, longer, stop, prompt_tokens)
         policies = {name: other for name, other in others.items() if other != reply}
         return reply.model_copy(update={"policies": policies})
+
+    def _until(self, ids: tuple[int, ...], stop: Sequence[str]) -> tuple[int, ...]:
+        """Return the ids up to the one that completes a stop string."""
+        ends = (end for end in range(1, len(ids)) if self._stops(ids[:end], stop))
+        return ids[: next(ends, len(ids))]
+
+    def _stops(self, ids: Sequence[int], stop: Sequence[str]) -> bool:
+        text = text_bytes(self.tokenizer, ids)
+        return any(one.encode("utf-8") in text for one in stop)
 
     def _with_end(self, stop: tuple[str, ...]) -> tuple[str, ...]:
         end = self.tokenizer.special_texts.get("eos")
@@ -216,8 +227,7 @@ class Reference:
     ) -> Literal["end_token", "length", "stop"] | None:
         if ids[-1] in self.tokenizer.end_of_generation_ids:
             return "end_token"
-        text = text_bytes(self.tokenizer, ids)
-        if any(one.encode("utf-8") in text for one in stop):
+        if self._stops(ids, stop):
             return "stop"
         return "length" if len(ids) >= limit else None
 
