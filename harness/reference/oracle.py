@@ -208,16 +208,16 @@ def _attention(query: Array, keys: Array, values: Array, mask: Array) -> Array:
     Keys and values are `(n_head_kv, positions so far, head_dim)`; returns `(positions, n_head * head_dim)`.
     """
     count, _, head_dim = query.shape
-    n_head_kv = len(keys)
-    # (n_head_kv, group, positions, head_dim); keys and values broadcast over the group.
-    grouped = query.reshape(count, n_head_kv, -1, head_dim).transpose(1, 2, 0, 3)
-    scores: Array = (grouped * head_dim**-0.5) @ keys[:, None].swapaxes(-1, -2)
-    scores += mask
+    n_head_kv, so_far, _ = keys.shape
+    # Stack the query heads that share a key/value head, (n_head_kv, group * positions, head_dim): one product for each.
+    grouped = query.reshape(count, n_head_kv, -1, head_dim).transpose(1, 2, 0, 3).reshape(n_head_kv, -1, head_dim)
+    scores: Array = (grouped * head_dim**-0.5) @ keys.swapaxes(-1, -2)
+    scores = scores.reshape(n_head_kv, -1, count, so_far) + mask
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
-    mixed: Array = scores @ values[:, None]
-    return mixed.transpose(2, 0, 1, 3).reshape(count, -1)
+    mixed: Array = scores.reshape(n_head_kv, -1, so_far) @ values
+    return mixed.reshape(n_head_kv, -1, count, head_dim).transpose(2, 0, 1, 3).reshape(count, -1)
 
 
 def _feed_forward(x: Array, layer: LayerWeights) -> Array:
