@@ -59,7 +59,7 @@ class Session:
                 self.judge,
                 self.goldens[result.case],
                 result,
-                lambda golden, run: Tracer(self.running).trace(golden, (run,)).runs[run],
+                lambda golden, run: Tracer(self.running).trace(golden, (run,)),
             ),
         )
 

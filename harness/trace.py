@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
@@ -158,7 +160,7 @@ class Tracer:
         found = self._attempt(Stage.INFERENCE, lambda: whole.chat(case, stream=stream))
         if isinstance(found, Observation):
             return found
-        if isinstance(found, Failure):
+        if isinstance(found, Failure | Refusal):
             return Observation(broke=found)
         return Observation(**dict.fromkeys(FIELDS.values(), found))
 
@@ -214,11 +216,14 @@ def save_trace(trace: Trace, folder: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    write_file(folder / f"{trace.case}.json", trace.model_dump_json(indent=2).encode("utf-8"))
-    for run, observation in trace.runs.items():
-        generation = observation.generation
+    text = json.dumps(trace.model_dump(mode="json"), ensure_ascii=True, indent=2)
+    write_file(folder / f"{trace.case}.json", text.encode("utf-8"))
+    for run in Run:
+        generation = trace.output(run, Stage.INFERENCE)
         if isinstance(generation, Generation) and generation.distributions is not None:
             write_file(folder / f"{trace.case}.{run}.npz", encode_distributions(generation.distributions))
+        else:
+            (folder / f"{trace.case}.{run}.npz").unlink(missing_ok=True)
 
 
 def load_trace(folder: Path, case: str) -> Trace:
@@ -237,6 +242,6 @@ def load_trace(folder: Path, case: str) -> Trace:
                 distributions = decode_distributions(arrays.read_bytes())
                 whole = observation.generation.model_copy(update={"distributions": distributions})
                 runs[run] = observation.model_copy(update={"generation": whole})
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"no trace of case {case!r} can be read from {folder}: {error}") from error
     return trace.model_copy(update={"runs": runs})

@@ -140,7 +140,7 @@ class Tokens(Value):
     policies: dict[str, tuple[int, ...]] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Distributions:
     """Natural log-probabilities of the next token, one row a generated position.
 
@@ -161,6 +161,17 @@ class Distributions:
             shifted = logits - logits.max(axis=1, keepdims=True)
             normaliser = np.log(np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
             return cls(shifted - normaliser)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Distributions):
+            return NotImplemented
+        pairs = ((self.logprobs, other.logprobs), (self.ids, other.ids), (self.rest, other.rest))
+        return all(
+            one is two or (one is not None and two is not None and np.array_equal(one, two, equal_nan=True))
+            for one, two in pairs
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return int(self.logprobs.shape[0])
@@ -322,7 +333,7 @@ class Observation(Value):
     """What the stages of one case produced, as far as the run came: a value or an ending each; None if not reached.
 
     Attributes:
-        broke: How a call of the whole path died, where nobody can say in which stage.
+        broke: How a call of the whole path ended, where nobody can say in which stage.
     """
 
     request: Request | Ending | None = None
@@ -330,7 +341,7 @@ class Observation(Value):
     tokens: Tokens | Ending | None = None
     generation: Generation | Ending | None = None
     reply: Reply | Ending | None = None
-    broke: Failure | None = None
+    broke: Failure | Refusal | None = None
 
 
 def shown(pieces: Sequence[bytes]) -> tuple[str, ...]:

@@ -16,16 +16,17 @@ from pydantic import Field
 
 from harness.compare import client, inference, postprocess, template, tokenization
 from harness.compare.inference import Floor
-from harness.compare.outcome import Comparison, Difference, Kind, Outcome, compare_endings, unobserved
+from harness.compare.outcome import START, Comparison, Difference, Kind, Outcome, compare_endings, unobserved
 from harness.golden import Golden
 from harness.stage import Stage
 from harness.trace import Run, Trace
-from harness.values import Failure, Generation, Observation, Refusal, Reply, Tokens, Value
+from harness.values import Failure, Refusal, Reply, Tokens, Value
 
 _WORST = (Outcome.FAILED, Outcome.DIVERGED, Outcome.UNOBSERVED, Outcome.EQUIVALENT, Outcome.EQUAL)
 RERUNS = 2
+_NOTED = 6
 
-Rerun = Callable[[Golden, Run], Observation]
+Rerun = Callable[[Golden, Run], Trace]
 """Runs a chained run of a case again."""
 
 
@@ -172,7 +173,7 @@ class Judge:
         """Walk one chained run; once a stage's output is not the golden's, the stages after it inherit."""
         broke = trace.runs[run].broke
         if broke is not None:
-            self._broken(broke, run, results)
+            self._broken(golden, broke, run, results)
             return
         source: Stage | None = None
         for stage, result in list(results.items()):
@@ -192,15 +193,15 @@ class Judge:
             if comparison.outcome.bad or not follows:
                 source = stage
 
-    def _broken(self, broke: Failure, run: Run, results: dict[Stage, StageResult]) -> None:
-        """The process died in the chained call: explained where a stage fails alone, else the engine has to answer."""
-        if any(result.isolated.outcome.bad for result in results.values()) or Stage.INFERENCE not in results:
-            return
-        difference = compare_endings(None, broke)
+    def _broken(self, golden: Golden, broke: Failure | Refusal, run: Run, results: dict[Stage, StageResult]) -> None:
+        """The chained call as a whole ended: explained where a stage fails alone, else the last one has to answer."""
+        last = Stage.INFERENCE if Stage.INFERENCE in results else list(results)[-1]
+        difference = compare_endings(golden.value(last), broke)
         assert difference is not None
-        assert difference.difference is not None
+        if any(result.isolated.outcome.bad for result in results.values()) or difference.difference is None:
+            return
         update = {"chained": Chained.UNEXPLAINED, "unexplained": (run, difference.difference)}
-        results[Stage.INFERENCE] = results[Stage.INFERENCE].model_copy(update=update)
+        results[last] = results[last].model_copy(update=update)
 
     def _chained_stage(self, stage: Stage, golden: Golden, trace: Trace, run: Run) -> tuple[Comparison, bool]:
         """Return how a stage of a chained run compares, and whether what it hands on is the golden's."""
@@ -215,6 +216,10 @@ class Judge:
 
     def _against_replay(self, observed: object, replay: object) -> Comparison:
         """The sampler left the golden's ids within the noise: the same ids must give the same reply again."""
+        if isinstance(replay, Failure):
+            failed = compare_endings(None, replay)
+            assert failed is not None
+            return failed
         if not isinstance(replay, Reply):
             return unobserved("its own ids could not be replayed")
         expected = replay.model_copy(update={"withheld": 0})
@@ -243,6 +248,7 @@ def convict(
         results: Every stage of every case.
         explain: Tells state from nondeterminism, by running the case again; asked only for unexplained results.
     """
+    results = _one_start(results)
     findings = tuple(finding for stage in Stage for finding in _findings(stage, results, explain))
     convicted = {finding.stage for finding in findings}
     stages = {stage: _stage_verdict(stage, results, findings, convicted) for stage in Stage}
@@ -253,7 +259,7 @@ def convict(
         status = "convicted"
         first = next(stage for stage in Stage if stage in convicted)
         main = max((f for f in findings if f.stage is first), key=lambda f: len(f.cases))
-        line = f"convicted: {first} ({main.kind}): {main.summary} [{len(main.cases)} of {cases} cases]"
+        line = f"convicted: {first} ({main.kind}): {main.summary} [{len(main.cases)} of {cases} {_cases(cases)}]"
         others = [stage for stage in Stage if stage in convicted and stage is not first]
         if others:
             line += f"; also convicted: {', '.join(others)}"
@@ -261,7 +267,7 @@ def convict(
         status, line = "unjudged", f"could not judge: {', '.join(unseen)} unobserved"
     else:
         compared = sum(result.isolated.outcome is not Outcome.UNOBSERVED for result in results)
-        status, line = "clean", f"clean: five stages cleared, {compared} comparisons in {cases} cases"
+        status, line = "clean", f"clean: five stages cleared, {compared} comparisons in {cases} {_cases(cases)}"
     return Verdict(
         stack=stack,
         model=model,
@@ -272,6 +278,27 @@ def convict(
         results=tuple(results),
         notes=tuple(_notes(results)),
     )
+
+
+def _cases(count: int) -> str:
+    return "case" if count == 1 else "cases"
+
+
+def _one_start(results: Sequence[StageResult]) -> Sequence[StageResult]:
+    """A part that does not start fails in each of its stages alike: the engine answers, the others were never run."""
+    starts: dict[Difference, set[Stage]] = {}
+    for result in results:
+        difference = result.isolated.difference
+        if difference is not None and difference.causes[0].startswith(START):
+            starts.setdefault(difference, set()).add(result.stage)
+    shared = {difference for difference, stages in starts.items() if len(stages) > 1 and Stage.INFERENCE in stages}
+    never_run = unobserved("the part does not start")
+    return [
+        result.model_copy(update={"isolated": never_run})
+        if result.isolated.difference in shared and result.stage is not Stage.INFERENCE
+        else result
+        for result in results
+    ]
 
 
 def _findings(
@@ -310,8 +337,9 @@ def _finding(
     result, difference = min(group, key=lambda pair: _length(pair[1]))
     summary, kind = difference.summary, difference.kind
     if evidence != "isolated":
-        kind = "engine" if stage is Stage.INFERENCE else kind
         rests = "rests on state that earlier calls left" if evidence == "state" else "varies from run to run"
+        if result.isolated.outcome is Outcome.UNOBSERVED:
+            rests = "was not seen on golden input alone"
         summary = f"{summary}; only when chained, and it {rests}"
     return Finding(
         stage=stage,
@@ -345,7 +373,7 @@ def _stage_verdict(
         return StageVerdict(status="unobserved", outcomes=outcomes, why="; ".join(reasons))
     fed_by = sorted({r.follows for r in own if r.follows in convicted}, key=list(Stage).index)
     if fed_by:
-        why = f"golden in, golden out; in the chain it gets what {', '.join(fed_by)} made"
+        why = f"{_cleared(own)}; in the chain it gets what {', '.join(fed_by)} made"
         return StageVerdict(status="inherits", outcomes=outcomes, why=why)
     return StageVerdict(status="cleared", outcomes=outcomes, why=_cleared(own))
 
@@ -354,7 +382,7 @@ def _cleared(own: Sequence[StageResult]) -> str:
     worst = max((r.isolated.measured["kl"] for r in own if "kl" in r.isolated.measured), default=None)
     if worst is not None:
         limit = max(r.isolated.measured["limit"] for r in own if "limit" in r.isolated.measured)
-        return f"same ids in, same numbers out: KL at most {worst:.3g}, limit {limit:.3g} nats"
+        return f"same ids in, same numbers out (KL at most {worst:.3g}, limit {limit:.3g} nats)"
     return "golden in, golden out"
 
 
@@ -366,7 +394,8 @@ def _notes(results: Sequence[StageResult]) -> Iterable[str]:
             if comparison.outcome is outcome and (comparison.policy or outcome is Outcome.UNOBSERVED):
                 groups.setdefault((result.stage, comparison.rule), []).append(result.case)
         for (stage, rule), cases in groups.items():
-            yield f"{what}: {stage}: {rule} [{', '.join(cases)}]"
+            listed = ", ".join(cases[:_NOTED]) + (f", and {len(cases) - _NOTED} more" if len(cases) > _NOTED else "")
+            yield f"{what}: {stage}: {rule} [{listed}]"
 
 
 def explain_by_rerun(
@@ -376,16 +405,7 @@ def explain_by_rerun(
     assert result.unexplained is not None
     run, _ = result.unexplained
     for _ in range(RERUNS):
-        observation = rerun(golden, run)
-        if observation.broke is not None:
-            continue
-        again = Trace(stack="", model="", case=golden.case.name, runs={run: observation})
-        observed = again.output(run, result.stage)
-        generation = observation.generation
-        if result.stage is Stage.POSTPROCESS and isinstance(generation, Generation):
-            expected = golden.generation
-            if isinstance(expected, Refusal) or expected is None or expected.ids != generation.ids:
-                continue
-        if not judge.compare(result.stage, golden, observed).outcome.bad:
+        again = judge.case(golden, rerun(golden, run))
+        if not any(one.stage is result.stage and one.unexplained is not None for one in again):
             return "nondeterminism"
     return "state"

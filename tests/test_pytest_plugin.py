@@ -69,8 +69,8 @@ def test_a_failure_shows_the_finding_and_not_our_code(pytester, engine):
         [
             "template (integration): the end that opens the assistant's turn is missing",
             "*case no-system:*",
-            "*- *<|im_end|>\u240a[[]<|im_start|>assistant\u240a]*",
-            "*+ *<|im_end|>\u240a[[](nothing)]*",
+            "*- *|>\u240a\u27e6<|im_start|>assistant\u240a\u27e7*",
+            "*+ *|>\u240a\u27e6\u27e7*",
         ]
     )
     assert "pytest_plugin.py" not in seen.stdout.str()
@@ -97,9 +97,9 @@ def test_fixtures_without_a_stack_say_what_is_missing(pytester):
 
 
 def test_wrong_names_are_usage_errors(pytester):
-    seen = pytester.runpytest_subprocess("--stack", "lama", "--stack-project", str(ROOT))
+    seen = pytester.runpytest_subprocess("--stack", "lama-cpp-python", "--stack-project", str(ROOT))
     assert seen.ret == pytest.ExitCode.USAGE_ERROR
-    seen.stderr.fnmatch_lines(["ERROR: no stack named 'lama'; did you mean 'llama-cpp-python'?*"])
+    seen.stderr.fnmatch_lines(["ERROR: no stack named 'lama-cpp-python'; did you mean 'llama-cpp-python'?*"])
     assert pytester.runpytest_subprocess("--golden-update", "new").ret == pytest.ExitCode.USAGE_ERROR
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged
 from harness.values import Ending, Request
 
-_ABSENT = "(absent)"
+_ABSENT = object()
+_SHOWN_ABSENT = "(absent)"
 
 
 def compare(golden: Request, observed: Request | Ending | None) -> Comparison:
@@ -33,7 +34,7 @@ def compare(golden: Request, observed: Request | Ending | None) -> Comparison:
     first = places[0]
     summary = f"{first.at} is {first.observed}, sent was {first.golden}"
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
-    causes = tuple(f"{_pattern(place.at)}\0{place.observed == _ABSENT}" for place in places)
+    causes = tuple(f"{_pattern(place.at)}\0{place.observed == _SHOWN_ABSENT}" for place in places)
     return diverged(Difference(summary=summary + more, hunks=tuple(places), causes=causes))
 
 
@@ -58,7 +59,7 @@ def _listed(items: tuple[Any, ...] | None) -> list[Any] | None:
 
 
 def _shown(value: Any) -> str:
-    return value if value == _ABSENT else json.dumps(value, ensure_ascii=False)
+    return _SHOWN_ABSENT if value is _ABSENT else json.dumps(value, ensure_ascii=False)
 
 
 def _pattern(path: str) -> str:

@@ -21,8 +21,8 @@ def hunks(golden: Sequence[Any], observed: Sequence[Any], show: Callable[[Sequen
         observed: What is.
         show: Makes text of a slice.
     """
-    start = _common(golden, observed)
-    end = _common(golden[start:][::-1], observed[start:][::-1])
+    start = common_prefix(golden, observed)
+    end = common_prefix(golden[start:][::-1], observed[start:][::-1])
     middle, found = golden[start : len(golden) - end], observed[start : len(observed) - end]
     if not middle and not found:
         return ()
@@ -43,6 +43,6 @@ def hunks(golden: Sequence[Any], observed: Sequence[Any], show: Callable[[Sequen
     )
 
 
-def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+def common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
     """Return how many leading items are equal."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.compare.hunks import common_prefix
 from harness.compare.outcome import Comparison, Difference, Hunk, compare_endings, diverged, equivalent, unobserved
 from harness.values import Distributions, Ending, Generation, Refusal, Value
 
 _SMALLEST = 1e-12
+_NEUTRAL: Mapping[str, Any] = {"repeat_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}}
+"""Settings that turn a greedy choice, with the value at which they do not."""
 
 
 class Floor(Value):
@@ -53,8 +56,10 @@ def compare(
     if observed.distributions is None or golden.distributions is None:
         return unobserved("the engine does not show its distributions")
     # A position's distribution rests on the ids before it, so the first id that differs ends the comparison.
-    same = _common(golden.ids, observed.ids)
+    same = common_prefix(golden.ids, observed.ids)
     positions = min(same + 1, len(golden.ids), len(observed.distributions))
+    if positions < min(same + 1, len(golden.ids), len(observed.ids)):
+        return unobserved(f"the engine shows its distributions at {len(observed.distributions)} positions only")
     if positions == 0:
         return unobserved("no position to compare")
     divergence = divergences(golden.distributions.head(positions), observed.distributions.head(positions))
@@ -71,9 +76,9 @@ def compare(
     sampler = _sampler(observed, positions, asked)
     if sampler is not None:
         return diverged(sampler, kl=worst)
-    if same == len(golden.ids) == len(observed.ids) and observed.finish not in (golden.finish, "forced"):
-        summary = f"generation ended by {observed.finish}, not by {golden.finish}"
-        return diverged(Difference(summary=summary, causes=(f"finish\0{golden.finish}\0{observed.finish}",)))
+    end = _end(golden, observed, same)
+    if end is not None:
+        return diverged(end)
     rule = f"within the noise floor (KL {worst:.3g} <= {floor.limit:.3g})"
     pairs = zip(golden.chosen[:positions], observed.chosen[:positions], strict=True)
     turns = sum(a != b for a, b in pairs) if asked.get("temperature") == 0 else 0
@@ -93,16 +98,37 @@ def divergences(golden: Distributions, observed: Distributions) -> NDArray[np.fl
     assert golden.rest is not None
     result = np.empty(len(golden))
     for row in range(len(golden)):
+        ids = golden.ids[row]
         p = golden.logprobs[row].astype(np.float64)
-        q = observed.at(row, golden.ids[row]).astype(np.float64)
-        mass_p, mass_q = np.exp(p), np.exp(q)
         rest_p = float(np.exp(np.float64(golden.rest[row])))
+        # What only one side keeps goes to the bucket, and so does what the golden rules out (0 log 0 is 0).
+        both = np.isfinite(p) if observed.ids is None else np.isfinite(p) & np.isin(ids, observed.ids[row])
+        rest_p += float(np.exp(p[~both]).sum())
+        p, q = p[both], observed.at(row, ids[both]).astype(np.float64)
+        mass_p, mass_q = np.exp(p), np.exp(q)
         rest_q = max(1.0 - float(mass_q.sum()), _SMALLEST)
         kept = float((mass_p * (p - np.maximum(q, np.log(_SMALLEST)))).sum())
         rest = rest_p * float(np.log(max(rest_p, _SMALLEST)) - np.log(rest_q))
         # A NaN must stay one: maximum and max above pass it on through mass_q.
-        result[row] = max(kept + rest, 0.0) if np.isfinite(mass_q).all() else np.nan
+        result[row] = np.nan if np.isnan(observed.logprobs[row]).any() else max(kept + rest, 0.0)
     return result
+
+
+def _end(golden: Generation, observed: Generation, same: int) -> Difference | None:
+    """Return how a generation that chose nothing else ended somewhere else, or for another reason."""
+    length = len(observed.ids)
+    if same < min(length, len(golden.ids)):
+        return None
+    if length < len(golden.ids) and observed.finish != "stop":
+        wanted = f"not by {golden.finish} after {len(golden.ids)}"
+        summary = f"generation ended by {observed.finish} after {length} ids, {wanted}"
+    elif length > len(golden.ids + golden.beyond) and golden.finish != "stop":
+        summary = f"generation went on for {length - len(golden.ids)} ids where it must end by {golden.finish}"
+    elif length == len(golden.ids) and observed.finish not in (golden.finish, "forced"):
+        summary = f"generation ended by {observed.finish}, not by {golden.finish}"
+    else:
+        return None
+    return Difference(summary=summary, causes=(f"finish\0{golden.finish}\0{observed.finish}",))
 
 
 def _settings(asked: Mapping[str, Any], in_force: Mapping[str, Any]) -> Difference | None:
@@ -155,13 +181,17 @@ def _sampler(observed: Generation, positions: int, asked: Mapping[str, Any]) -> 
         choice = observed.chosen[row]
         pair = observed.distributions.at(row, np.array([best, choice], dtype=np.int32))
         if choice != best and pair[0] != pair[1]:
+            in_force = {name: observed.settings.get(name) for name in _NEUTRAL}
+            turning = [name for name, value in in_force.items() if value not in (None, _NEUTRAL[name])]
+            for name in turning[:1]:
+                summary = (
+                    f"nobody asked for {name} {observed.settings[name]}, which is in force and turns the choice at "
+                    f"generated position {row} from id {best} to {choice}"
+                )
+                return Difference(summary=summary, causes=(f"setting\0{name}",))
             summary = (
                 f"the numbers agree, but at temperature 0 the sampler chose id {choice} "
                 f"({pair[1]:.3f}) over {best} ({pair[0]:.3f}) at generated position {row}"
             )
             return Difference(summary=summary, causes=("sampler",), kind="engine")
     return None
-
-
-def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

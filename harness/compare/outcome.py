@@ -9,6 +9,9 @@ from pydantic import Field
 
 from harness.values import Failure, Refusal, Unobserved, Value
 
+START = "start\0"
+"""How the cause of a failed start begins."""
+
 Kind = Literal["integration", "engine", "artifact", "environment"]
 
 
@@ -119,6 +122,7 @@ def compare_endings(golden: Any, observed: Any) -> Comparison | None:
 
 
 def _failed(failure: Failure) -> Comparison:
+    # Begins with START for a part that does not start.
     cause = f"{failure.reason}\0{failure.signal or failure.status or failure.message or ''}"
     difference = Difference(summary=failure.describe(), causes=(cause,), kind=_kind_of(failure))
     return Comparison(outcome=Outcome.FAILED, difference=difference)

@@ -45,15 +45,16 @@ def _differences(golden: Reply, observed: Reply) -> tuple[list[Hunk], list[str]]
     """Return where two replies differ, and the rules by which other differences do not count."""
     rules: list[str] = []
     content, shown_partial = _without_partial(golden, observed)
+    halves = _text("content", golden.content, content)
     if shown_partial:
         rules.append("an incomplete character is shown as U+FFFD instead of withheld")
     places = [
-        *_text("content", golden.content, content),
+        *halves,
         *_text("reasoning", golden.reasoning, observed.reasoning),
         *differing("tool_calls", _listed(golden.tool_calls), _listed(observed.tool_calls)),
         *differing("finish_reason", golden.finish_reason, observed.finish_reason),
         *_usage(golden, observed, rules),
-        *_deltas(observed),
+        *_deltas(observed, whole=not halves),
     ]
     return places, rules
 
@@ -63,9 +64,10 @@ def _short(text: str) -> str:
 
 
 def _without_partial(golden: Reply, observed: Reply) -> tuple[str | None, bool]:
-    if golden.withheld and observed.content is not None and observed.content.endswith(_REPLACEMENT):
-        return observed.content.rstrip(_REPLACEMENT), True
-    return observed.content, False
+    if golden.content is None or observed.content is None:
+        return observed.content, False
+    partial = {golden.content + _REPLACEMENT * count for count in range(1, golden.withheld + 1)}
+    return (golden.content, True) if observed.content in partial else (observed.content, False)
 
 
 def _text(name: str, golden: str | None, observed: str | None) -> list[Hunk]:
@@ -79,8 +81,10 @@ def _text(name: str, golden: str | None, observed: str | None) -> list[Hunk]:
 
 def _usage(golden: Reply, observed: Reply, rules: list[str]) -> list[Hunk]:
     """Compare token counts; a streamed reply may leave them out, and engines count the end token or do not."""
-    if golden.usage is None or observed.usage is None:
-        if observed.usage is None and observed.deltas is None:
+    if golden.usage is None:
+        return []
+    if observed.usage is None:
+        if observed.deltas is None:
             return [Hunk(at="usage", golden=str(golden.usage), observed="(absent)")]
         return []
     places = []
@@ -96,8 +100,8 @@ def _usage(golden: Reply, observed: Reply, rules: list[str]) -> list[Hunk]:
     return places
 
 
-def _deltas(observed: Reply) -> list[Hunk]:
-    """Check what holds of every stream: the role comes first, and no delta shows half a character."""
+def _deltas(observed: Reply, *, whole: bool) -> list[Hunk]:
+    """Check what holds of a stream: the role comes first; where the sum is wrong, half a character may be why."""
     if observed.deltas is None:
         return []
     places = []
@@ -106,8 +110,8 @@ def _deltas(observed: Reply) -> list[Hunk]:
         places.append(Hunk(at="deltas[0].role", golden="assistant", observed=first))
     halves = [
         Hunk(at="deltas.content", golden="whole characters", observed=str(delta["content"]))
-        for delta in observed.deltas[:-1]
-        if _REPLACEMENT in (delta.get("content") or "")
+        for delta in observed.deltas
+        if not whole and _REPLACEMENT in (delta.get("content") or "")
     ]
     return places + halves[:1]
 
@@ -118,4 +122,8 @@ def _listed(items: tuple[object, ...] | None) -> list[object] | None:
 
 def _cause(place: Hunk) -> str:
     """Return what makes it the same cause elsewhere; content differs from case to case, fields do not."""
-    return place.signature if place.at == "content" else f"{place.at}\0{place.observed}"
+    if place.at in ("content", "reasoning"):
+        return place.signature
+    if place.at.startswith(("usage", "deltas")):
+        return place.at
+    return f"{place.at}\0{place.observed}"

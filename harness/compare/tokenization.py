@@ -34,10 +34,13 @@ def compare(golden: Tokens, observed: Tokens | Ending | None, policies: Mapping[
     elif golden.ids == observed.ids[1:]:
         summary = f"one id too many at the start: {_show(observed.ids[:1], names)}"
     else:
-        same_text = _text(golden, names) == _text(observed, names) != ""
+        known = all(i in names for i in (*golden.ids, *observed.ids))
+        same_text = known and _text(golden, names) == _text(observed, names)
         what = "the same text in other ids" if same_text else "other ids"
-        summary = f"{what}: {len(observed.ids)} instead of {len(golden.ids)}, differing in {len(found)} places"
-    return diverged(Difference(summary=summary, hunks=found, causes=tuple(hunk.signature for hunk in found)))
+        places = f"{len(found)} place{'s' if len(found) > 1 else ''}"
+        summary = f"{what}: {len(observed.ids)} instead of {len(golden.ids)}, differing in {places}"
+    causes = tuple(matching[:1]) or tuple(hunk.signature for hunk in found)
+    return diverged(Difference(summary=summary, hunks=found, causes=causes))
 
 
 def _spaced(hunk: Hunk) -> Hunk:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.compare.hunks import common_prefix
 from harness.compare.outcome import Hunk, Outcome
 from harness.report.visible import shorten, visible, visible_pair
 from harness.stage import Stage
@@ -34,7 +35,9 @@ def render_verdict(verdict: Verdict) -> RenderableType:
     """Return a verdict: the table of stages, each finding with its smallest difference, the notes, and the line."""
     cases = len({result.case for result in verdict.results})
     parts: list[RenderableType] = [
-        Text.assemble((verdict.stack, "bold"), " around ", (verdict.model, "bold"), f", {cases} cases"),
+        Text.assemble(
+            (verdict.stack, "bold"), " around ", (verdict.model, "bold"), f", {cases} case{'' if cases == 1 else 's'}"
+        ),
         _stages(verdict.stages),
     ]
     for finding in verdict.findings:
@@ -74,7 +77,7 @@ def render_observation(observation: Observation) -> RenderableType:
     ):
         table.add_row(stage, _value(value))
     if observation.broke is not None:
-        table.add_row("died", Text(visible(observation.broke.describe()), style="red"))
+        table.add_row("ended", _value(observation.broke))
     return table
 
 
@@ -85,9 +88,13 @@ def _stages(stages: Mapping[Stage, StageVerdict]) -> Table:
     table.add_column("cases", no_wrap=True)
     table.add_column("why", overflow="fold")
     for stage, said in stages.items():
-        why = visible(said.why)
-        table.add_row(stage, Text(said.status, style=_STATUS_STYLE[said.status]), _counts(said.outcomes), why)
+        status = Text(said.status, style=_STATUS_STYLE[said.status])
+        table.add_row(stage, status, _counts(said.outcomes), Text(visible(said.why), overflow="fold"))
     return table
+
+
+def _cases(count: int) -> str:
+    return "1 case" if count == 1 else f"{count} cases"
 
 
 def _counts(outcomes: Mapping[Outcome, int]) -> str:
@@ -98,8 +105,10 @@ def _finding(finding: Finding, cases: int) -> RenderableType:
     head = Text.assemble((str(finding.stage), "bold red"), f" ({finding.kind}): ", visible(finding.summary))
     listed = ", ".join(finding.cases[:_CASES])
     more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
-    where = f"in {len(finding.cases)} of {cases} cases: {listed}{more}"
-    shown: list[RenderableType] = [head, _indented(where), _indented(f"case {finding.example}:")]
+    where = f"in {len(finding.cases)} of {_cases(cases)}: {listed}{more}"
+    shown: list[RenderableType] = [head, _indented(where)]
+    if finding.difference.hunks:
+        shown.append(_indented(f"case {finding.example}:"))
     shown += [_hunk(hunk) for hunk in finding.difference.hunks[:_HUNKS]]
     left = len(finding.difference.hunks) - _HUNKS
     if left > 0:
@@ -113,15 +122,25 @@ def _indented(text: str) -> Padding:
 
 def _hunk(hunk: Hunk) -> Padding:
     golden, observed = visible_pair(hunk.golden, hunk.observed)
+    if len(golden) > _LONGEST or len(observed) > _LONGEST:
+        golden, observed = _without_common(golden, observed)
     before, after = visible(hunk.before)[-_CONTEXT:], visible(hunk.after)[:_CONTEXT]
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("@", Text(hunk.at, style="dim"))
+    table.add_row("@", Text(visible(hunk.at), style="dim"))
     for sign, text, style in (("-", golden, "green"), ("+", observed, "red")):
         middle = f"\u27e6{shorten(text, _LONGEST)}\u27e7"
         table.add_row(sign, Text.assemble((before, "dim"), (middle, style), (after, "dim")))
     return Padding(table, (0, 0, 0, 4))
+
+
+def _without_common(one: str, other: str) -> tuple[str, str]:
+    """Leave out most of what two long texts begin and end with alike."""
+    start = max(common_prefix(one, other) - _CONTEXT, 0)
+    end = max(common_prefix(one[start:][::-1], other[start:][::-1]) - _CONTEXT, 0)
+    head, tail = "\u2026" if start else "", "\u2026" if end else ""
+    return f"{head}{one[start : len(one) - end]}{tail}", f"{head}{other[start : len(other) - end]}{tail}"
 
 
 def _value(value: object) -> Text:
@@ -153,7 +172,7 @@ def print_overview(console: Console, found: Overview) -> None:
         table.add_column("", overflow="fold")
         for line in lines:
             mark = Text("ready", style="green") if line.ready else Text("missing", style="bold yellow")
-            table.add_row(line.name, mark, visible(line.says))
+            table.add_row(Text(line.name), mark, Text(visible(line.says)))
         console.print(table)
         console.print()
     console.print(Text(f"{len(found.cases)} cases: {', '.join(found.cases)}"))

@@ -24,7 +24,7 @@ def to_json(schema: str, **content: Any) -> str:
         content: Models, or lists of models, or plain data, by key.
     """
     plain = {key: _plain(value) for key, value in content.items()}
-    return json.dumps({"schema": schema, **plain}, ensure_ascii=False, indent=2)
+    return json.dumps({"schema": schema, **plain}, ensure_ascii=True, indent=2)
 
 
 def _plain(value: Any) -> Any:

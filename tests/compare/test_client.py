@@ -62,12 +62,10 @@ def test_null_is_not_absent():
     )
 
 
-@pytest.mark.xfail(strict=True, reason="'(absent)' stands for a missing key, and is also a text that a caller may send")
 def test_the_text_absent_that_is_lost_is_a_difference():
     assert compare(message(content="(absent)"), message()).outcome is Outcome.DIVERGED
 
 
-@pytest.mark.xfail(strict=True, reason="'(absent)' stands for a missing message, and is also JSON that a tool may hold")
 def test_the_last_text_absent_of_a_list_that_is_lost_is_a_difference():
     golden = Request(messages=(HELLO,), tools=({"enum": ["here", "(absent)"]},))
     observed = Request(messages=(HELLO,), tools=({"enum": ["here"]},))

@@ -126,7 +126,6 @@ template (integration): the text differs in 5 places
 
 inference (engine): died by SIGSEGV
   in 1 of 9 cases: case-4
-  case case-4:
 
 convicted: template (integration): the end that opens the assistant's turn is
 missing [7 of 9 cases]; also convicted: inference"""
@@ -205,7 +204,7 @@ def test_verdicts_are_printed_one_below_the_other():
     print_verdicts(console, [verdict("clean", f"clean: {name}", stages) for name in ("one", "two")])
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert [line for line in lines if line.startswith("clean: ")] == ["clean: one", "clean: two"]
-    assert lines[lines.index("clean: one") + 1 :][:2] == ["", "made around tiny, 1 cases"]
+    assert lines[lines.index("clean: one") + 1 :][:2] == ["", "made around tiny, 1 case"]
 
 
 # Text of models
@@ -224,7 +223,7 @@ def nasty_verdict(why=NASTY):
 
 def test_text_of_a_model_is_shown_literally():
     shown = joined(rendered(render_verdict(nasty_verdict(why="it differs"))))
-    assert f"template(integration):{NASTY_SHOWN}in1of1cases" in shown
+    assert f"template(integration):{NASTY_SHOWN}in1of1case" in shown
     before, after = NASTY_SHOWN[-40:], NASTY_SHOWN[:40]
     assert f"-{before}\u27e6{NASTY_SHOWN}\u27e7{after}+{before}\u27e6{NASTY_SHOWN}!\u27e7{after}" in shown
     assert f"policy:{NASTY_SHOWN}" in shown
@@ -232,19 +231,16 @@ def test_text_of_a_model_is_shown_literally():
 
 
 @pytest.mark.parametrize("text", ["a [red]x[/red] b", "a :smile: b", "a [/] b", "a [link=http://x]y[/link] b"])
-@pytest.mark.xfail(strict=True, reason="the reason in the table is a plain str, whose markup and emoji rich obeys")
 def test_markup_in_the_table_is_shown_literally(text):
     stages = [said("convicted", f"1 root cause: {text}", diverged=1), *[said("cleared", equal=1)] * 4]
     assert text in rendered(render_verdict(verdict("convicted", "convicted", stages)), width=200)
 
 
-@pytest.mark.xfail(strict=True, reason="the place of a difference is printed as it is, and may hold a model's own keys")
 def test_escapes_in_the_name_of_a_place_are_disarmed():
     place = Hunk(at=f"tool_calls[0].function.{NASTY}", golden="1", observed="2")
     assert f"tool_calls[0].function.{NASTY_SHOWN}" in joined(finding_text(finding(place)))
 
 
-@pytest.mark.xfail(strict=True, reason="both are cut in the middle, where alone they differ")
 def test_long_texts_that_differ_in_the_middle_are_shown_differently():
     place = Hunk(at="0", golden=f"{'x' * 400}A{'x' * 400}", observed=f"{'x' * 400}B{'x' * 400}")
     golden_line, observed_line = joined(finding_text(finding(place))).split("-\u27e6")[1].split("+\u27e6")
@@ -322,7 +318,7 @@ def test_endings_and_stages_not_reached():
         ["tokenization", f"died by SIGSEGV; last log line: {NASTY_SHOWN}"],
         ["inference", "not reached"],
         ["postprocess", "not reached"],
-        ["died", "no answer in 2 s"],
+        ["ended", "no answer in 2 s"],
     ]
 
 

@@ -110,7 +110,6 @@ def test_every_form_has_a_name_and_a_number():
     assert names == [f"harness.{name}/1" for name in ("check", "demo", "doctor", "record", "stacks", "trace")]
 
 
-@pytest.mark.xfail(strict=True, reason="a lone surrogate, which a part may return, cannot be printed")
 def test_text_that_no_wire_could_carry_can_be_printed():
     verdict = made_verdict(json.loads('"\\ud83e"'))
     written = machine.to_json(machine.CHECK, verdicts=[verdict])
