@@ -47,6 +47,9 @@ def _read(path: Path, model: type[Model], parse: Callable[[str], Any]) -> Model:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from None
+    except ValueError as error:
+        # A number of more digits than Python converts.
+        raise UserError(f"{path}: cannot be read: {error}") from None
     except RecursionError:
         raise UserError(f"{path}: nested too deeply to read") from None
     try:
@@ -68,12 +71,64 @@ def validation_message(path: Path, text: str, error: ValidationError) -> str:
 
 def line_of(text: str, location: Sequence[str | int]) -> int:
     """Return the line, from 1, of the deepest key of a location that the text shows, in TOML or JSON."""
-    lines = text.splitlines()
+    lines = text.split("\n")
+    return _line_in_json(lines, location) if _is_json(text) else _line_in_toml(lines, location)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+_TOML_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w-]+)\s*(\.|=|\]|$)""")
+
+
+def _line_in_toml(lines: Sequence[str], location: Sequence[str | int]) -> int:
+    """Follow tables and keys, and count the entries of lists of tables."""
+    best, depth, table = 0, 0, list[str | int]()
+    entries: dict[tuple[str, ...], int] = {}
+    for number, line in enumerate(lines):
+        header = line.strip().startswith("[")
+        keys = _toml_keys(line.strip().lstrip("["))
+        if header:
+            table = list(keys)
+            if line.strip().startswith("[["):
+                entries[tuple(keys)] = entries.get(tuple(keys), -1) + 1
+            for end in range(len(keys), 0, -1):
+                if tuple(keys[:end]) in entries:
+                    table.insert(end, entries[tuple(keys[:end])])
+        elif "=" not in line:
+            continue
+        place = table if header else [*table, *keys]
+        common = 0
+        for one, other in zip(place, location, strict=False):
+            if one != other:
+                break
+            common += 1
+        if common > depth:
+            best, depth = number, common
+    return best + 1
+
+
+def _toml_keys(text: str) -> list[str]:
+    keys, place = [], 0
+    while match := _TOML_KEY.match(text, place):
+        keys.append(match[1].strip("\"'") if match[1][0] in "\"'" else match[1])
+        place = match.end()
+        if match[2] != ".":
+            break
+    return keys
+
+
+def _line_in_json(lines: Sequence[str], location: Sequence[str | int]) -> int:
     found = 0
     for part in location:
         if isinstance(part, int):
             continue
-        key = re.compile(rf"""(^|[\s\[\.{{,"']){re.escape(part)}["'\]\.]*\s*([=:\]]|$)""")
+        key = re.compile(rf"{re.escape(json.dumps(part, ensure_ascii=False))}\s*(:|$)")
         match = next((i for i in range(found, len(lines)) if key.search(lines[i])), None)
         if match is None:
             break

@@ -15,9 +15,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ from harness.values import (
     Value,
 )
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 FORMAT: Literal[1] = 1
 PROVENANCE = "provenance.toml"
 NOISE = "noise.json"
@@ -318,13 +320,19 @@ def _json_bytes(data: Json, flat: Iterable[str] = ()) -> bytes:
 # Writing
 
 
-def write_golden(project: Project, golden: Golden) -> str:
+def write_golden(project: Project, golden: Golden, then: Callable[[str], None] = lambda _: None) -> str:
     """Write a golden in one step and return its hash. The old one stays whole until the new one is.
+
+    Args:
+        project: Where.
+        golden: What.
+        then: Given the hash, writes what belongs to the golden; if it raises, the old golden returns.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full; the old golden is then untouched.
     """
     files = encode(golden)
+    digest = files_digest(files)
     folder = project.golden / golden.model / golden.case.name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -333,14 +341,14 @@ def write_golden(project: Project, golden: Golden) -> str:
             for name, data in files.items():
                 _write_through(fresh / name, data)
             fresh.chmod(0o755)
-            _swap(fresh, folder)
+            _swap(fresh, folder, lambda: then(digest))
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"the golden {golden.model}/{golden.case.name} cannot be written: {error.strerror}; the old one is intact"
         ) from error
-    return files_digest(files)
+    return digest
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -377,15 +385,24 @@ def write_provenance(project: Project, model: str, provenance: Provenance) -> No
         f'template_sha256 = "{provenance.template_sha256}"',
         "",
         "[references]",
-        *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in provenance.references.items()),
+        *(f"{key} = {_toml(value)}" for key, value in provenance.references.items()),
         "",
         "[cases]",
         *(
-            f'{name} = {{ asked = "{record.asked}", golden = "{record.golden}" }}'
+            f'{_toml_key(name)} = {{ asked = "{record.asked}", golden = "{record.golden}" }}'
             for name, record in sorted(provenance.cases.items())
         ),
     ]
     write_file(project.golden / model / PROVENANCE, ("\n".join(lines) + "\n").encode("utf-8"))
+
+
+def _toml(text: str) -> str:
+    """Return a text in quotes. TOML's basic strings are JSON's, but for this one character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _toml(name)
 
 
 def _write_through(path: Path, data: bytes) -> None:
@@ -395,16 +412,20 @@ def _write_through(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _swap(fresh: Path, folder: Path) -> None:
-    """Put the fresh folder in the old one's place."""
+def _swap(fresh: Path, folder: Path, then: Callable[[], None]) -> None:
+    """Put the fresh folder in the old one's place and do what belongs to it; the old one returns if either fails."""
     if not folder.exists():
         fresh.rename(folder)
+        then()
         return
     aside = fresh.with_name(f"{fresh.name}.old")
     folder.rename(aside)
     try:
         fresh.rename(folder)
-    except OSError:
+        then()
+    except BaseException:
+        if folder.exists():
+            folder.rename(fresh)
         aside.rename(folder)
         raise
     with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.compare.inference import Floor, divergences
 from harness.documents import read_json
@@ -48,7 +48,7 @@ class NoiseClass(BaseModel):
     positions: int
     mean: float
     p99: float
-    max: float
+    max: float = Field(ge=0, allow_inf_nan=False)
 
 
 class Noise(BaseModel):
@@ -64,7 +64,7 @@ class Noise(BaseModel):
 
     stack: str
     engine: dict[str, str]
-    classes: dict[str, NoiseClass]
+    classes: dict[str, NoiseClass] = Field(min_length=1)
 
     def floor(self, name: str) -> Floor:
         """Return the limit for a class of settings; for one never measured, that of the noisiest."""
@@ -114,6 +114,8 @@ def measure_noise(
     if not variations:
         raise UserError(f"the component {name!r} declares no healthy variations to measure noise over")
     usable = [golden for golden in goldens if isinstance(golden.generation, Generation)]
+    if not usable:
+        raise UserError(f"no case of model {model.name!r} has a generation to measure noise on")
     seen: dict[str, list[float]] = {}
     members: dict[str, list[str]] = {}
     identity: Mapping[str, str] = {}
@@ -150,7 +152,10 @@ def _divergences(tracer: Tracer, golden: Golden) -> list[float]:
     assert expected.distributions is not None
     if not isinstance(found, Generation) or found.distributions is None:
         raise UserError(f"case {golden.case.name!r} gave no distributions while measuring noise: {found!r}")
-    return [float(value) for value in divergences(expected.distributions, found.distributions)]
+    found_noise = divergences(expected.distributions, found.distributions)
+    if not np.isfinite(found_noise).all():
+        raise UserError(f"case {golden.case.name!r} gave what is not a number while measuring noise")
+    return [float(value) for value in found_noise]
 
 
 def _summary(variations: Sequence[str], values: Sequence[float]) -> NoiseClass:

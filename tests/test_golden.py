@@ -391,7 +391,6 @@ def test_provenance_comes_back_and_has_one_sorted_line_a_case(project):
     assert [line.split(" = ")[0] for line in lines[-2:]] == ["a-1_x", "b"]
 
 
-@pytest.mark.xfail(strict=True, reason="names and texts are not quoted as TOML wants it")
 @pytest.mark.parametrize(
     ("name", "reference"), [("qwen2.5-tools", "by hand"), ("two words", "by hand"), ("caf\u00e9", "x"), ("c", "a\x7fb")]
 )
@@ -483,12 +482,7 @@ def test_a_failed_write_leaves_the_old_golden_whole_and_nothing_of_the_new(proje
     "step",
     [
         *range(FailingDisk.STEPS - 1),
-        pytest.param(
-            FailingDisk.STEPS - 1,
-            marks=pytest.mark.xfail(
-                strict=True, reason="only an OSError between the two renames brings the old golden back"
-            ),
-        ),
+        pytest.param(FailingDisk.STEPS - 1),
     ],
 )
 def test_an_interrupted_write_leaves_the_old_golden_whole_and_nothing_of_the_new(project, monkeypatch, step):
@@ -583,7 +577,6 @@ def test_a_wrong_case_names_file_and_line(project):
     assert str(caught.value) == f"{path}:1: body: 'messages' must be a list of at least one message object"
 
 
-@pytest.mark.xfail(strict=True, reason="deeper than pydantic writes a value, and nothing says so to the caller")
 def test_a_case_is_refused_or_digested_however_deep_it_is(project):
     deep = []
     for _ in range(300):

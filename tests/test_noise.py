@@ -249,14 +249,12 @@ def test_a_run_without_numbers_is_no_measurement(engine, cls, why):
     assert Engine.opened == [{"threads": 4}, {"closed": 1}]
 
 
-@pytest.mark.xfail(strict=True, reason="a limit that is not a number is stored, and nothing ever is above it")
 def test_an_engine_that_gives_no_numbers_sets_no_limit(engine):
     engine(NotANumber)
     with pytest.raises(UserError, match="case 'a'"):
         measure_noise(STACK, MODEL, [make_golden("a")])
 
 
-@pytest.mark.xfail(strict=True, reason="noise of no class is stored; asking it for a limit is a ValueError of max()")
 def test_nothing_to_measure_is_an_error(engine):
     with pytest.raises(UserError):
         measure_noise(STACK, MODEL, [REFUSED, TOO_LONG])
@@ -299,7 +297,6 @@ def test_a_stored_floor_that_is_wrong_names_the_place(tmp_path):
     )
 
 
-@pytest.mark.xfail(strict=True, reason="NaN and Infinity are read as limits")
 @pytest.mark.parametrize("largest", [math.nan, math.inf, -1.0])
 def test_a_limit_that_nothing_can_exceed_is_refused(tmp_path, largest):
     project = Project(tmp_path)

@@ -307,9 +307,6 @@ def test_a_full_disk_while_a_golden_is_written(recorded, monkeypatch):
     assert loadable(recorded) == ["a", "b", "c"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the golden is replaced before its provenance is, and stays so when that cannot be written"
-)
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_break_between_a_golden_and_its_provenance(recorded, monkeypatch, error):
     from harness import golden
@@ -375,7 +372,7 @@ def test_a_setting_that_the_reference_does_not_compute_is_refused_with_the_case(
         -1,
         "4",
         4.0,
-        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="True is an int, and not below 1")),
+        pytest.param(True),
     ],
 )
 def test_a_limit_that_does_not_end_the_golden_is_refused_with_the_case(limit):

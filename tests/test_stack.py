@@ -292,7 +292,6 @@ def test_a_component_whose_package_is_missing_gives_the_pip_line(components):
     )
 
 
-@pytest.mark.xfail(strict=True, reason="what an entry point raises when it is loaded is not caught")
 @pytest.mark.parametrize("place", ["no_such_module:Part", f"{__name__}:NoSuchClass"])
 def test_a_component_that_cannot_be_imported(monkeypatch, place):
     point = importlib.metadata.EntryPoint("gone", place, "harness.components")
@@ -360,7 +359,6 @@ def test_an_option_of_the_wrong_kind(components):
     assert Whole.log == []
 
 
-@pytest.mark.xfail(strict=True, reason="a problem of all options together has no place, which leaves a full stop")
 def test_options_that_do_not_go_together(components):
     stack = make_stack(STACK + "[options.engine]\nsize = 1\nother = 1\n")
     assert refusal(opened, stack) == "stack 's': options.engine: not both"
@@ -524,18 +522,12 @@ def test_a_model_in_a_package_that_is_missing_gives_the_pip_line(project, text, 
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="find_spec imports the parents of a dotted name, and raises where one is missing"
-)
 @pytest.mark.parametrize("package", ["no_such_package.weights", "", "."])
 def test_a_package_that_no_name_can_mean_is_not_installed(project, package):
     enter(project, f'package = "{package}"\nfile = "m.gguf"')
     assert "'m'" in refusal(resolve_model, project, "m")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="find_spec imports the parents of a dotted name, and raises where one is missing"
-)
 def test_a_model_in_a_package_inside_a_package_is_found_without_running_either(project, tmp_path, monkeypatch):
     outer = tmp_path / "site" / "outer_of_a_test"
     (outer / "inner").mkdir(parents=True)

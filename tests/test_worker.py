@@ -140,7 +140,6 @@ def test_an_array_of_another_type_breaks_the_protocol(shared):
     assert shared.call("greet") == "hello"
 
 
-@pytest.mark.xfail(strict=True, reason="the pipe takes any object with the key __array__ for one of its own arrays")
 def test_an_object_that_looks_like_an_array_is_an_object(shared):
     assert shared.call("echo", value={"__array__": 0}) == {"__array__": 0}
 
@@ -177,14 +176,12 @@ def test_an_error_brings_the_log(shared):
     assert caught.value.log[-1] == "raw error: loading"
 
 
-@pytest.mark.xfail(strict=True, reason="an answer that is no JSON kills the child instead of being an ordinary error")
 def test_an_answer_that_cannot_cross_is_an_ordinary_error(shared):
     with pytest.raises(RemoteError) as caught:
         shared.call("unspeakable")
     assert (caught.value.error, caught.value.message) == ("TypeError", "set cannot cross the pipe")
 
 
-@pytest.mark.xfail(strict=True, reason="an argument that is no JSON is blamed on the child, which is ended for it")
 def test_an_argument_that_cannot_cross_is_the_callers_error(shared):
     before = shared.call("pid")
     with pytest.raises(TypeError, match="set cannot cross the pipe"):
@@ -224,7 +221,6 @@ def test_what_the_part_prints_is_its_log_and_nothing_else(capfd):
     assert worker.log_tail() == ()
 
 
-@pytest.mark.xfail(strict=True, reason="log_tail seeks in the file whose position the child writes at")
 def test_reading_the_log_does_not_move_where_the_child_writes():
     with Worker(THING, {}, seconds=FAR) as worker:
         worker.call("say", lines=["x" * 60] * 100)
@@ -284,7 +280,6 @@ def test_a_death_by_exit_has_its_status_and_the_object_is_made_anew(shared):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="this system has no real-time signals")
-@pytest.mark.xfail(strict=True, reason="signal.Signals has no name for a real-time signal but the first and the last")
 def test_a_death_by_a_signal_without_a_name_is_a_death(shared):
     try:
         with pytest.raises(WorkerDiedError) as caught:
@@ -392,7 +387,6 @@ def test_leaving_the_context_ends_the_child_whatever_happens():
     assert gone(pid)
 
 
-@pytest.mark.xfail(strict=True, reason="only the child itself is ended, not what it started")
 def test_close_ends_what_the_part_started():
     with Worker(THING, {}, seconds=FAR) as worker:
         helper = worker.call("helper")
@@ -409,7 +403,6 @@ class InterruptedByTestError(Exception):
     """What a signal's handler raises in the parent."""
 
 
-@pytest.mark.xfail(strict=True, reason="only KeyboardInterrupt ends the child; after any other the answers are one off")
 def test_a_call_that_is_interrupted_never_answers_the_next_one(shared):
     def interrupt(*_):
         raise InterruptedByTestError
@@ -464,7 +457,6 @@ def test_an_idle_child_ends_by_itself_when_the_parent_is_killed():
         finish(parent, child)
 
 
-@pytest.mark.xfail(strict=True, reason="a busy child looks at its pipe only when it is done, so a hanging one stays")
 def test_a_busy_child_ends_by_itself_when_the_parent_is_killed():
     parent, child = start_parent("worker.call('orphan')")
     try:
