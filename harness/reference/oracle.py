@@ -27,13 +27,6 @@ from harness.reference.weights import Array, LayerWeights, LlamaConfig, LlamaWei
 _BATCH: Final = 512
 
 
-def log_softmax(logits: Array) -> Array:
-    """Return natural-log probabilities of the last axis, of the same shape as `logits`."""
-    shifted: Array = logits - logits.max(axis=-1, keepdims=True)
-    normalizer: Array = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted - normalizer
-
-
 class Oracle:
     """A model's exact answer to token ids.
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from harness.reference.oracle import Oracle, log_softmax
+from harness.reference.oracle import Oracle
+from harness.values import Distributions
 from tests.reference.test_weights import TINY_KEYS, TINY_PARTS, tiny_tensors, write_gguf
 
 # "What is the capital of France?" under SmolLM2's default system prompt, up to and with the assistant's opening.
@@ -64,7 +65,7 @@ def test_known_log_probabilities_of_the_first_answer_token(smollm2):
     logits = smollm2.logits(PROMPT, last=1)
     assert logits.shape == (1, 49152)
     assert logits.dtype == np.float32
-    row = log_softmax(logits)[0]
+    row = Distributions.from_logits(logits).logprobs[0]
     # "The", "L", "La", from float32 implementations of other people.
     assert np.argsort(-row)[:3].tolist() == [504, 60, 15319]
     np.testing.assert_allclose(row[[504, 60, 15319]], [-1.883, -1.965, -2.266], atol=SAME_SUMS)
@@ -98,8 +99,8 @@ def test_causality(smollm2):
 
 def test_close_to_llama_cpp_with_quantized_weights(smollm2):
     """llama.cpp also quantizes activations; a healthy one was 0.027 away at the worst of these positions."""
-    oracle = log_softmax(smollm2.logits(PROMPT)).astype(np.float64)
-    engine = log_softmax(llama_cpp_logits(smollm2_path(), PROMPT)).astype(np.float64)
+    oracle = Distributions.from_logits(smollm2.logits(PROMPT)).logprobs.astype(np.float64)
+    engine = Distributions.from_logits(llama_cpp_logits(smollm2_path(), PROMPT)).logprobs.astype(np.float64)
     divergence = (np.exp(oracle) * (oracle - engine)).sum(axis=-1)
     assert divergence.max() < 0.1
     assert divergence.mean() < 0.02
@@ -224,11 +225,3 @@ def test_id_outside_the_vocabulary(tiny, token):
 def test_senseless_number_of_rows(tiny, ids, last):
     with pytest.raises(ValueError):
         tiny.logits(ids, last=last)
-
-
-def test_log_softmax():
-    logits = np.array([[1.0, 2.0, 3.0], [1e4, 1e4, -1e4]], dtype=np.float32)
-    expected = [[x - math.log(sum(map(math.exp, (1, 2, 3)))) for x in (1, 2, 3)], [-math.log(2), -math.log(2), -2e4]]
-    result = log_softmax(logits)
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result, expected, rtol=1e-4)
