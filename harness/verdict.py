@@ -67,7 +67,7 @@ class Finding(Value):
         kind: What sort of defect it is.
         summary: One line, of the example.
         cases: Every case that shows it.
-        example: The case shown: the one with the least to read.
+        example: The case shown: the largest difference, or else the one with the least to read.
         difference: How the example differs.
         evidence: `isolated` (fed with golden input), `state` or `nondeterminism` (chained only; see the module).
     """
@@ -334,7 +334,7 @@ def _finding(
     group: Sequence[tuple[StageResult, Difference]],
     evidence: Literal["isolated", "state", "nondeterminism"],
 ) -> Finding:
-    result, difference = min(group, key=lambda pair: _length(pair[1]))
+    result, difference = min(group, key=lambda pair: (-pair[1].size, _length(pair[1])))
     summary, kind = difference.summary, difference.kind
     if evidence != "isolated":
         rests = "rests on state that earlier calls left" if evidence == "state" else "varies from run to run"

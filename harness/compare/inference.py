@@ -158,7 +158,7 @@ def _numbers(golden: Generation, observed: Generation, divergence: NDArray[np.fl
         golden=_likeliest(golden.distributions, first),
         observed=_likeliest(observed.distributions, first),
     )
-    return Difference(summary=summary, hunks=(place,), causes=("numbers",), kind="engine")
+    return Difference(summary=summary, hunks=(place,), causes=("numbers",), kind="engine", size=float(divergence.max()))
 
 
 def _likeliest(distributions: Distributions, row: int) -> str:

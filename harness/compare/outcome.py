@@ -61,12 +61,14 @@ class Difference(Value):
         hunks: The places, in order.
         causes: Signatures; two differences that share one have one root cause.
         kind: What sort of defect it is.
+        size: How large it is, where that is a number; of several cases the largest is shown.
     """
 
     summary: str
     hunks: tuple[Hunk, ...] = ()
     causes: tuple[str, ...]
     kind: Kind = "integration"
+    size: float = 0.0
 
 
 class Comparison(Value):

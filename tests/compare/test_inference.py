@@ -162,6 +162,7 @@ def test_a_logit_that_is_no_number_is_the_engine_whatever_the_floor(position, va
                 summary=f"not a number in the log-probabilities of generated position {position}",
                 causes=("nan",),
                 kind="engine",
+                size=found.measured["kl"],
             )
         )
 
