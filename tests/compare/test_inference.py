@@ -138,6 +138,7 @@ def test_the_first_position_that_differs_is_named():
             ),
             causes=("numbers",),
             kind="engine",
+            size=found.measured["kl"],
         ),
         measured=found.measured,
     )
@@ -162,7 +163,6 @@ def test_a_logit_that_is_no_number_is_the_engine_whatever_the_floor(position, va
                 summary=f"not a number in the log-probabilities of generated position {position}",
                 causes=("nan",),
                 kind="engine",
-                size=found.measured["kl"],
             )
         )
 
