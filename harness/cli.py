@@ -16,7 +16,6 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.project import Project
-    from harness.session import Progress
 
 CLEAN, CONVICTED, WRONG, UNJUDGED = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -99,6 +98,7 @@ def check(
             stack = load_stack(place, name)
             for verdict in run_check(place, stack, case or (), model or (), progress, save):
                 verdicts.append(verdict)
+                progress.clear()
                 if form is Format.TEXT:
                     print_verdicts(_console(), [verdict])
     if not verdicts:
@@ -218,6 +218,7 @@ def demo(form: As = Format.TEXT) -> None:
     with _progress() as progress:
         for scene in run_demo(_project(None), progress):
             scenes.append(scene)
+            progress.clear()
             if form is Format.TEXT:
                 print_scene(_console(), scene.defect.id if scene.defect else "", _sentence(scene), scene.verdict)
     status = CLEAN if all(scene.right for scene in scenes) else CONVICTED
@@ -246,18 +247,34 @@ def _console() -> Any:
     return Console(highlight=False, soft_wrap=False)
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show what is being done, on a terminal only."""
-    from rich.console import Console
-    from rich.status import Status
+class _Progress:
+    """Shows what is being done, in one line of a terminal that goes away before anything else is printed."""
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda *_: None
-        return
-    with Status("starting", console=console) as status:
-        yield lambda what, done, total: status.update(f"{what}  {done}/{total}")
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.status import Status
+
+        console = Console(stderr=True)
+        self._status = Status("starting", console=console) if console.is_terminal else None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._status is not None:
+            self._status.start()
+            self._status.update(f"{what}  {done}/{total}")
+
+    def clear(self) -> None:
+        """Take the line away; the next step shows it again."""
+        if self._status is not None:
+            self._status.stop()
+
+
+@contextmanager
+def _progress() -> Iterator[_Progress]:
+    shown = _Progress()
+    try:
+        yield shown
+    finally:
+        shown.clear()
 
 
 def main() -> None:

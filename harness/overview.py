@@ -16,6 +16,7 @@ from harness.stack import (
     resolve_model,
     stack_names,
 )
+from harness.stage import Stage
 from harness.values import Value
 
 
@@ -72,7 +73,7 @@ def _component(name: str) -> Line:
     except UserError as error:
         return Line(name=name, ready=False, says=str(error))
     distribution, _ = component.requires
-    stages = ", ".join(stage for stage in component.stages)
+    stages = ", ".join(stage for stage in Stage if stage in component.stages)
     version = "" if missing_distribution(distribution) else f" {importlib.metadata.version(distribution)}"
     return Line(name=name, ready=True, says=f"{distribution}{version}: {stages}")
 
