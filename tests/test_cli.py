@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -187,6 +189,26 @@ def test_a_missing_package_is_listed_with_the_pip_line(copy):
     models.write_text(text, "utf-8")
     report = json.loads(run("stacks", "--format", "json", "--project", str(copy)).stdout)
     assert [(one["ready"], "pip install llm-nowhere" in one["says"]) for one in report["models"]] == [(False, True)] * 2
+
+
+def test_on_a_terminal_the_progress_line_is_gone_before_the_report(engine):
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals here")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "harness", "check", "llama-cpp-python", "--case", "tools-no-system"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    seen = b""
+    # Reading a pseudo-terminal that nobody holds open any more is an error on Linux.
+    with contextlib.suppress(OSError):
+        while part := os.read(ours, 4096):
+            seen += part
+    os.close(ours)
+    assert process.wait() == 0
+    before, _, after = re.sub(rb"\x1b\[[0-9;]*m", b"", seen).partition(b"llama-cpp-python around")
+    assert b"tools-no-system  0/1" in before
+    assert before.endswith((b"\x1b[2K", b"\x1b[?25h", b"\r"))
+    assert b"0/1" not in after
 
 
 def test_ctrl_c_ends_the_check_with_one_line_and_no_engine_left(engine):
