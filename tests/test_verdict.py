@@ -202,7 +202,7 @@ def test_a_part_that_does_not_start_convicts_no_stage_that_was_never_run():
     }
     found = verdict((GREETING, trace(GREETING, runs)))
     assert len(found.findings) == 1
-    assert found.findings[0].kind == "artifact"
+    assert found.findings[0].kind == "environment"
     assert found.stages[Stage.CLIENT].status != "convicted"
 
 

@@ -131,9 +131,8 @@ def _failed(failure: Failure) -> Comparison:
 
 
 def _kind_of(failure: Failure) -> Kind:
-    if failure.signal == "SIGILL":
-        return "environment"
-    return "artifact" if failure.reason == "start" else "engine"
+    """A part that cannot run here, or says it cannot take a file that the reference took, is in a wrong environment."""
+    return "environment" if failure.reason == "start" or failure.signal == "SIGILL" else "engine"
 
 
 def _refused(golden: Any, refusal: Refusal) -> Comparison:

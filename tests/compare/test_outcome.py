@@ -73,7 +73,7 @@ def test_every_combination_of_endings(golden, observed):
         ),
         (
             Failure(reason="start", message="ValueError: wrong magic", log=("gguf: bad", "giving up")),
-            "artifact",
+            "environment",
             "could not start: ValueError: wrong magic; last log line: giving up",
             "start\0ValueError: wrong magic",
         ),

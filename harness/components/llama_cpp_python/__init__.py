@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal
@@ -34,7 +35,7 @@ CacheType = Literal["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 class Options(BaseModel):
     """What a stack definition may set: keyword arguments of `llama_cpp.Llama`, and the limits of its process.
 
-    What is left out keeps llama-cpp-python's own default.
+    What is left out keeps llama-cpp-python's own default; `memory_mb`, nine tenths of the machine's memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +50,13 @@ class Options(BaseModel):
     type_k: CacheType | None = None
     type_v: CacheType | None = None
     seconds: float = Field(default=120.0, gt=0)
-    memory_mb: int = Field(default=8192, gt=0)
+    memory_mb: int | None = Field(default=None, gt=0)
+
+    def memory_bytes(self) -> int:
+        """Return the limit of the child's private memory: one that a healthy engine on this machine never meets."""
+        if self.memory_mb is not None:
+            return self.memory_mb << 20
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 10 * 9
 
     def for_llama(self) -> dict[str, Any]:
         """Return the keywords for `llama_cpp.Llama`."""
@@ -224,7 +231,7 @@ class LlamaCppPython:
                 "plants": self._plants,
             },
             seconds=self._options.seconds,
-            memory=self._options.memory_mb << 20,
+            memory=self._options.memory_bytes(),
             # An assertion's own words are the evidence; a debugger's listing of frames would push them out of the log.
             environment={"GGML_NO_BACKTRACE": "1"},
         )
