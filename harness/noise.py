@@ -27,8 +27,8 @@ from harness.trace import Tracer
 from harness.values import Generation, ModelRef
 
 FACTOR = 3.0
-"""The limit over the largest divergence seen: room for processors and builds that were not measured. The defects the
-limit has to catch lie a factor of ten and more above it; docs and `benchmarks/` hold the figures."""
+"""The limit over the largest divergence seen: room for processors and builds that were not measured. A choice, not a
+measurement; what a fault must do to exceed it depends on the noise of the class, which is stored."""
 
 
 class NoiseClass(BaseModel):

@@ -109,7 +109,7 @@ def divergences(golden: Distributions, observed: Distributions) -> NDArray[np.fl
         rest_q = max(1.0 - float(mass_q.sum()), _SMALLEST)
         kept = float((mass_p * (p - np.maximum(q, np.log(_SMALLEST)))).sum())
         rest = rest_p * float(np.log(max(rest_p, _SMALLEST)) - np.log(rest_q))
-        # A NaN must stay one: maximum and max above pass it on through mass_q.
+        # A NaN anywhere in the row condemns it, whichever tokens are compared.
         result[row] = np.nan if np.isnan(observed.logprobs[row]).any() else max(kept + rest, 0.0)
     return result
 
