@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.documents import read_json, read_toml
 from harness.errors import UserError, unknown_name
 from harness.project import Project
+from harness.stack import load_models
 from harness.stage import Stage
 from harness.values import (
     Case,
@@ -143,7 +144,15 @@ def cases_for(project: Project, model: str, wanted: Sequence[str] = ()) -> tuple
     """
     names = wanted or case_names(project)
     cases = [load_case(project, name) for name in names]
-    return tuple(case for case in cases if not case.models or model in case.models)
+    return tuple(case for case in cases if is_asked(project, case, model))
+
+
+def is_asked(project: Project, case: Case, model: str) -> bool:
+    """Return whether a case is asked of a model: it names it, or it names none and the model takes such cases."""
+    if case.models:
+        return model in case.models
+    entry = load_models(project).get(model)
+    return entry is None or not entry.named_only
 
 
 # Loading
@@ -237,9 +246,11 @@ def encode(golden: Golden) -> dict[str, bytes]:
         {
             "prompt_suffix": golden.prompt.suffix,
             "literals": golden.prompt.literals,
+            "dates": golden.prompt.dates,
+            "prompt_policies": golden.prompt.policies,
             **golden.tokens.model_dump(mode="json"),
         },
-        flat=("ids", "pieces", "policies", "literals"),
+        flat=("ids", "pieces", "policies", "literals", "dates"),
     )
     if isinstance(golden.generation, Refusal):
         files["refusal.json"] = _refusal_bytes(Stage.INFERENCE, golden.generation)
@@ -271,6 +282,8 @@ def _decode(case: Case, model: str, files: Mapping[str, bytes]) -> Golden:
         text=files["prompt.txt"].decode("utf-8"),
         suffix=tokens.pop("prompt_suffix"),
         literals=tuple(tuple(span) for span in tokens.pop("literals")),
+        dates=tuple(tuple(span) for span in tokens.pop("dates", ())),
+        policies=tokens.pop("prompt_policies", {}),
     )
     whole = Golden(
         case=case,

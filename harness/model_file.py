@@ -94,6 +94,21 @@ def read_model_file(path: Path) -> ModelFile:
     return ModelFile(path=path, metadata=metadata, tensors=list(reader.tensors))
 
 
+def raw_entries(path: Path) -> dict[str, bytes]:
+    """Return every key's whole entry (name, type and value) as it stands in the file, by key.
+
+    A file with the same vocabulary is made of these without decoding and encoding a hundred thousand strings.
+
+    Raises:
+        ModelFileError: as `read_model_file`.
+        MissingPackageError: the package `gguf` is not installed.
+    """
+    check_header(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        spans = _walked(path, content).spans
+        return {key.decode("utf-8", "replace"): content[begin:end] for key, (begin, end) in spans.items()}
+
+
 def _check_tables(path: Path) -> None:
     """Hold every count and length of the tables against the size of the file, before anything believes them.
 
@@ -104,16 +119,25 @@ def _check_tables(path: Path) -> None:
         ModelFileError: a table or a tensor ends beyond the file, or could not be that large.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        try:
-            _Tables(content).walk()
-        except ValueError as error:
-            raise ModelFileError(f"{path} is truncated or damaged: {error}", "copy or convert it again") from error
+        _walked(path, content)
+
+
+def _walked(path: Path, content: mmap.mmap) -> _Tables:
+    tables = _Tables(content)
+    try:
+        tables.walk()
+    except ValueError as error:
+        raise ModelFileError(f"{path} is truncated or damaged: {error}", "copy or convert it again") from error
+    except ImportError as error:
+        raise MissingPackageError("reading a model file", "gguf", "doctor") from error
+    return tables
 
 
 class _Tables:
-    """A walk over a GGUF's tables that keeps nothing. What is wrong raises `ValueError`."""
+    """A walk over a GGUF's tables that keeps where each key's entry is. What is wrong raises `ValueError`."""
 
     def __init__(self, content: mmap.mmap) -> None:
+        self.spans: dict[bytes, tuple[int, int]] = {}
         self._content = content
         self._place = _HEADER_BYTES
         self._entries = 0
@@ -123,7 +147,9 @@ class _Tables:
         tensors, keys = struct.unpack_from("<QQ", self._content, _HEADER_BYTES - 16)
         self._count(keys + tensors)
         for _ in range(keys):
-            self._skip_key()
+            begin = self._place
+            key = self._skip_key()
+            self.spans[key] = begin, self._place
         ends = [self._skip_tensor() for _ in range(tensors)]
         start = -(-self._place // self._alignment) * self._alignment
         for name, end in ends:
@@ -154,7 +180,8 @@ class _Tables:
         begin = self._skip(length)
         return self._content[begin : begin + length]
 
-    def _skip_key(self) -> None:
+    def _skip_key(self) -> bytes:
+        """Step over a key's entry and return the key."""
         from gguf import GGUFValueType
 
         key = self._text()
@@ -163,7 +190,7 @@ class _Tables:
         if key == b"general.alignment" and type_ is GGUFValueType.UINT32:
             # The reader refuses one that is zero or no power of two.
             self._alignment = self._number("<I") or 1
-            return
+            return key
         if type_ is GGUFValueType.ARRAY:
             type_ = GGUFValueType(self._number("<I"))
             elements = self._number("<Q")
@@ -175,6 +202,7 @@ class _Tables:
             raise ValueError(f"{key[:64]!r} is an array of arrays")
         else:
             self._skip(elements * _SCALAR_BYTES[type_.name])
+        return key
 
     def _skip_tensor(self) -> tuple[str, int]:
         """Return the tensor's name and where it ends, counted from the first tensor's place."""

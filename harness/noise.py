@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from harness.compare.inference import Floor, divergences
 from harness.documents import read_json
@@ -40,6 +40,7 @@ class NoiseClass(BaseModel):
         mean: The mean divergence, in nats.
         p99: Its 99th percentile.
         max: The largest one.
+        case_mean: The largest mean over the positions of one case.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,32 +50,41 @@ class NoiseClass(BaseModel):
     mean: float
     p99: float
     max: float = Field(ge=0, allow_inf_nan=False)
+    case_mean: float = Field(ge=0, allow_inf_nan=False)
 
 
-class Noise(BaseModel):
-    """The noise floor of one model, as it was measured.
+class EngineNoise(BaseModel):
+    """The noise of one engine.
 
     Attributes:
-        stack: The stack it was measured on.
-        engine: The identity of that stack's engine.
+        engine: The engine's identity.
         classes: By class of settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stack: str
     engine: dict[str, str]
     classes: dict[str, NoiseClass] = Field(min_length=1)
 
-    def floor(self, name: str) -> Floor:
-        """Return the limit for a class of settings; for one never measured, that of the noisiest."""
-        if name in self.classes:
-            return Floor(limit=FACTOR * self.classes[name].max, source=f"{FACTOR:g} times the noise of {name}")
-        noisiest = max(self.classes, key=lambda other: self.classes[other].max)
-        return Floor(
-            limit=FACTOR * self.classes[noisiest].max,
-            source=f"{FACTOR:g} times the noise of {noisiest}, as {name} was never measured",
-        )
+
+class Noise(RootModel[dict[str, EngineNoise]]):
+    """The noise floor of one model, as it was measured, by component."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def floor(self, component: str, name: str) -> Floor:
+        """Return the limits for a component's class of settings; for one never measured, those of the noisiest."""
+        measured = {(part, kind): seen for part, noise in self.root.items() for kind, seen in noise.classes.items()}
+        key = component, name
+        if key in measured:
+            return _floor(measured[key], f"{FACTOR:g} times the noise of {component}, {name}")
+        noisiest = max(measured, key=lambda other: measured[other].max)
+        source = f"{FACTOR:g} times the noise of {', '.join(noisiest)}, as {component}, {name} was never measured"
+        return _floor(measured[noisiest], source)
+
+
+def _floor(seen: NoiseClass, source: str) -> Floor:
+    return Floor(limit=FACTOR * seen.max, mean=FACTOR * seen.case_mean, source=source)
 
 
 def load_noise(project: Project, model: str) -> Noise | None:
@@ -97,7 +107,7 @@ def measure_noise(
     model: ModelRef,
     goldens: Sequence[Golden],
     progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> Noise:
+) -> EngineNoise:
     """Run the inference stage of every case under every healthy variation that the component declares.
 
     Args:
@@ -116,7 +126,7 @@ def measure_noise(
     usable = [golden for golden in goldens if isinstance(golden.generation, Generation)]
     if not usable:
         raise UserError(f"no case of model {model.name!r} has a generation to measure noise on")
-    seen: dict[str, list[float]] = {}
+    seen: dict[str, list[list[float]]] = {}
     members: dict[str, list[str]] = {}
     identity: Mapping[str, str] = {}
     for label, options in variations.items():
@@ -127,21 +137,22 @@ def measure_noise(
             members.setdefault(kind, []).append(label)
             for done, golden in enumerate(usable):
                 progress(label, done, len(usable))
-                seen.setdefault(kind, []).extend(_divergences(Tracer(running), golden))
-    return Noise(
-        stack=stack.name,
+                seen.setdefault(kind, []).append(_divergences(Tracer(running), golden))
+    return EngineNoise(
         engine=dict(identity),
         classes={kind: _summary(members[kind], values) for kind, values in seen.items()},
     )
 
 
-def save_noise(project: Project, model: str, noise: Noise) -> None:
-    """Store a noise floor beside the goldens.
+def save_noise(project: Project, model: str, component: str, noise: EngineNoise) -> None:
+    """Store a component's noise beside the goldens, and leave that of others as it is.
 
     Raises:
         UserError: it cannot be written; the old one is then intact.
     """
-    text = json.dumps(noise.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    known = load_noise(project, model)
+    whole = Noise({**({} if known is None else known.root), component: noise})
+    text = json.dumps(whole.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
     write_file(noise_path(project, model), text.encode("utf-8"))
 
 
@@ -158,12 +169,13 @@ def _divergences(tracer: Tracer, golden: Golden) -> list[float]:
     return [float(value) for value in found_noise]
 
 
-def _summary(variations: Sequence[str], values: Sequence[float]) -> NoiseClass:
-    numbers = np.array(values)
+def _summary(variations: Sequence[str], cases: Sequence[Sequence[float]]) -> NoiseClass:
+    numbers = np.concatenate([np.array(values) for values in cases])
     return NoiseClass(
         variations=tuple(variations),
-        positions=len(values),
+        positions=len(numbers),
         mean=float(f"{numbers.mean():.6g}"),
         p99=float(f"{np.percentile(numbers, 99):.6g}"),
         max=float(f"{numbers.max():.6g}"),
+        case_mean=float(f"{max(np.mean(values) for values in cases):.6g}"),
     )

@@ -40,11 +40,24 @@ from harness.project import Project
 from harness.reference import client, reply
 from harness.reference.client import expected_request
 from harness.reference.oracle import Oracle
+from harness.reference.parse import Parsed, parse
 from harness.reference.reply import expected_reply, incomplete_bytes, text_bytes
 from harness.reference.template import ReferenceTemplate
 from harness.reference.tokenizer import ReferenceTokenizer
 from harness.stage import StageFailedError, StageRefusedError
-from harness.values import Case, Distributions, Generation, ModelRef, Prompt, Refusal, Reply, Request, Tokens, shown
+from harness.values import (
+    Case,
+    Distributions,
+    Generation,
+    Json,
+    ModelRef,
+    Prompt,
+    Refusal,
+    Reply,
+    Request,
+    Tokens,
+    shown,
+)
 
 POLICY_PARSED = "control-text-parsed"
 """The policy of stacks that take a control token's text in the caller's own words for the control token."""
@@ -53,6 +66,15 @@ POLICY_END_TEXT = "end-text-stops"
 POLICY_WHOLE_CHARACTER = "length-completes-character"
 """The policy of stacks that go on past max_tokens until a character is whole."""
 
+POLICY_CONTINUED = "last-turn-continued"
+"""The policy of stacks that go on with a conversation's last message where it is the assistant's, unasked."""
+POLICY_FLATTENED = "content-flattened"
+"""The policy of stacks that hand a template plain text where the caller gave text parts, or nothing."""
+POLICY_PREFILL = "prefill-in-content"
+"""The policy of stacks whose reply repeats the assistant's words that it goes on with."""
+POLICY_UNPARSED = "unparsed"
+"""The policy of stacks without a parser for the model's form: reasoning and calls stay in the content."""
+
 _SAME = 1e-4
 """Nats between two recordings of one distribution that count as the same: float32 sums differ with the processor."""
 
@@ -60,7 +82,7 @@ _CHARACTER_IDS = 3
 """How many ids a character may still lack: its UTF-8 form has at most four bytes, an id at least one."""
 
 _SPECIAL_NAMES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
-_SETTINGS = {"temperature", "top_p", "max_tokens", "stop", "seed"}
+_SETTINGS = {"chat_template_kwargs", "temperature", "top_p", "max_tokens", "stop", "seed"}
 _NEUTRAL = {"presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "n": 1, "logprobs": False}
 
 
@@ -147,18 +169,33 @@ class Reference:
         try:
             prompt = self._template.render(request, case.options)
         except StageRefusedError as refused:
-            return Golden(**made, prompt=refused.refusal)
+            others = self._other_prompts(case, request, None)
+            return Golden(**made, prompt=refused.refusal.model_copy(update={"policies": others}))
         except StageFailedError as failed:
             raise UserError(
                 f"the template of {self.model.name!r} does not render case {case.name!r}: {failed.failure.describe()}"
             ) from failed
+        prompt = prompt.model_copy(update={"policies": self._other_prompts(case, request, prompt.text)})
         tokens = self._tokens(prompt)
         made |= {"prompt": prompt, "tokens": tokens}
         if len(tokens.ids) >= self._context:
             message = f"the prompt has {len(tokens.ids)} tokens, the model was trained for {self._context}"
             return Golden(**made, generation=Refusal(error="ContextLength", message=message, context=True))
         generation = self._generation(case, request, tokens)
-        return Golden(**made, generation=generation, reply=self._reply(generation, request, len(tokens.ids)))
+        return Golden(**made, generation=generation, reply=self._reply(generation, request, prompt, len(tokens.ids)))
+
+    def _other_prompts(self, case: Case, request: Request, text: str | None) -> dict[str, str]:
+        """Return the texts that declared policies would give instead, where they are others."""
+        flat = request.model_copy(update={"messages": tuple(_flattened(message) for message in request.messages)})
+        ways = {POLICY_FLATTENED: (flat, case.options)}
+        if _ends_with_assistant(request) and not case.options.continue_final_message:
+            going_on = case.options.model_copy(update={"continue_final_message": True})
+            ways[POLICY_CONTINUED] = (request, going_on)
+        found = {}
+        for name, (asked, options) in ways.items():
+            with contextlib.suppress(StageRefusedError, StageFailedError):
+                found[name] = self._template.render(asked, options).text
+        return {name: other for name, other in found.items() if other != text}
 
     def _tokens(self, prompt: Prompt) -> Tokens:
         ids = self.tokenizer.encode(prompt.text, prompt.literals)
@@ -198,15 +235,29 @@ class Reference:
             beyond=tuple(beyond),
         )
 
-    def _reply(self, generation: Generation, request: Request, prompt_tokens: int) -> Reply:
+    def _reply(self, generation: Generation, request: Request, prompt: Prompt, prompt_tokens: int) -> Reply:
         stop = tuple(request.settings.get("stop", ()))
-        reply = expected_reply(self.tokenizer, generation.ids, stop, prompt_tokens)
+        parsed = partial(
+            parse,
+            calls=self.model.calls is not None and bool(request.tools),
+            reasoning=self.model.reasoning is not None,
+            prompt=prompt.text,
+        )
+
+        def made(ids: Sequence[int], stop: Sequence[str], apart: Callable[[str], Parsed] = parsed) -> Reply:
+            return expected_reply(self.tokenizer, ids, stop, prompt_tokens, apart)
+
+        reply = made(generation.ids, stop)
         with_end = self._with_end(stop)
-        ended = self._until(generation.ids, with_end)
-        others = {POLICY_END_TEXT: expected_reply(self.tokenizer, ended, with_end, prompt_tokens)}
+        others = {
+            POLICY_END_TEXT: made(self._until(generation.ids, with_end), with_end),
+            POLICY_UNPARSED: made(generation.ids, stop, Parsed),
+        }
         if generation.beyond:
-            longer = generation.ids + generation.beyond
-            others[POLICY_WHOLE_CHARACTER] = expected_reply(self.tokenizer, longer, stop, prompt_tokens)
+            others[POLICY_WHOLE_CHARACTER] = made(generation.ids + generation.beyond, stop)
+        if _ends_with_assistant(request):
+            said = str(request.messages[-1].get("content") or "")
+            others[POLICY_PREFILL] = reply.model_copy(update={"content": said + (reply.content or "")})
         policies = {name: other for name, other in others.items() if other != reply}
         return reply.model_copy(update={"policies": policies})
 
@@ -231,6 +282,18 @@ class Reference:
         if self._stops(ids, stop):
             return "stop"
         return "length" if len(ids) >= limit else None
+
+
+def _ends_with_assistant(request: Request) -> bool:
+    return bool(request.messages[-1].get("role") == "assistant")
+
+
+def _flattened(message: Json) -> Json:
+    """Return a message whose content is plain text: text parts joined, and an empty text for nothing."""
+    content = message.get("content", "")
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        return {**message, "content": "".join(str(part.get("text", "")) for part in content)}
+    return {**message, "content": ""} if content is None else message
 
 
 def _trained_context(file: ModelFile) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from harness.compare.inference import Floor
 from harness.errors import UserError
-from harness.golden import Golden, cases_for, load_golden, load_provenance
-from harness.noise import Noise, load_noise, measure_noise, save_noise
+from harness.golden import Golden, cases_for, is_asked, load_golden, load_provenance
+from harness.noise import EngineNoise, load_noise, measure_noise, save_noise
 from harness.project import Project
 from harness.stack import RunningStack, Stack, load_component, open_stack, resolve_model
 from harness.stage import Stage, StageFailedError
@@ -149,7 +149,7 @@ def observe(
     Raises:
         UserError: the model does not exist or is not the file it should be.
     """
-    fitting = [name for name in stack.models if not case.models or name in case.models]
+    fitting = [name for name in stack.models if is_asked(project, case, name)]
     if model is None and not fitting:
         raise UserError(f"case {case.name!r} is asked of none of the models of stack {stack.name!r}", "give --model")
     reference = resolve_model(project, model or fitting[0])
@@ -161,7 +161,7 @@ def observe(
         return tracer.dry(case) if dry_run else tracer.chained(case, stream=stream)
 
 
-def record_noise(project: Project, stack: Stack, model: str, progress: Progress = lambda *_: None) -> Noise:
+def record_noise(project: Project, stack: Stack, model: str, progress: Progress = lambda *_: None) -> EngineNoise:
     """Measure and store the noise floor of a model on a stack that is known to be healthy.
 
     Raises:
@@ -171,7 +171,7 @@ def record_noise(project: Project, stack: Stack, model: str, progress: Progress 
     provenance = load_provenance(project, reference)
     goldens = [load_golden(project, reference, case, provenance) for case in cases_for(project, model)]
     noise = measure_noise(stack, reference, goldens, progress)
-    save_noise(project, model, noise)
+    save_noise(project, model, stack.stages.component(Stage.INFERENCE), noise)
     return noise
 
 
@@ -179,9 +179,10 @@ def _floor(project: Project, running: RunningStack) -> Floor | None:
     noise = load_noise(project, running.model.name)
     if noise is None:
         return None
+    component = running.stack.stages.component(Stage.INFERENCE)
     kind = getattr(running.part(Stage.INFERENCE), "noise_class", None)
     try:
-        return noise.floor(kind() if kind is not None else "an engine of another kind")
+        return noise.floor(component, kind() if kind is not None else "an engine of another kind")
     except StageFailedError:
         # It does not start: nothing will be compared, and the stages say why.
-        return noise.floor("an engine that does not start")
+        return noise.floor(component, "an engine that does not start")

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
@@ -18,7 +18,7 @@ from harness.documents import read_toml
 from harness.errors import MissingPackageError, UserError, unknown_name
 from harness.model_file import check_header
 from harness.project import Project
-from harness.stage import PROTOCOLS, ChatRoute, Component, Stage
+from harness.stage import PROTOCOLS, Caller, ChatRoute, Component, Served, Stage
 from harness.values import ModelRef
 
 ENTRY_POINTS = "harness.components"
@@ -56,6 +56,11 @@ class Stages(BaseModel):
         """Return the name of the component that performs the stage."""
         name: str = getattr(self, stage.value)
         return name
+
+    @property
+    def components_after_client(self) -> set[str]:
+        """The names of the components of the other stages."""
+        return {self.component(stage) for stage in Stage if stage is not Stage.CLIENT}
 
 
 class Stack(BaseModel):
@@ -107,6 +112,9 @@ class ModelEntry(BaseModel):
         distribution: What to install for it.
         file: The file's name inside the package.
         chat_template: A template file that replaces the GGUF's own, relative to the folder of `models.toml`.
+        calls: The form in which the model writes tool calls, if it does.
+        reasoning: The form in which it writes reasoning, if it does.
+        named_only: Asked only of the cases that name it, not of those for every model.
         licence: The weights' licence.
         description: One sentence for a human.
     """
@@ -119,6 +127,9 @@ class ModelEntry(BaseModel):
     distribution: str | None = None
     file: str | None = None
     chat_template: Path | None = None
+    calls: Literal["hermes"] | None = None
+    reasoning: Literal["think"] | None = None
+    named_only: bool = False
     licence: str | None = None
     description: str = ""
 
@@ -170,7 +181,9 @@ def resolve_model(project: Project, name: str) -> ModelRef:
             template = (project.stacks / entry.chat_template).read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"the template of model {name!r} cannot be read: {error}") from error
-    return ModelRef(name=name, path=path, sha256=found, chat_template=template)
+    return ModelRef(
+        name=name, path=path, sha256=found, chat_template=template, calls=entry.calls, reasoning=entry.reasoning
+    )
 
 
 def find_model_file(project: Project, model: str) -> Path:
@@ -285,21 +298,24 @@ def missing_distribution(name: str) -> bool:
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A stack whose components are open, around one model."""
+    """A stack whose components are open, around one model.
+
+    Attributes:
+        stack: The stack.
+        model: The model.
+        parts: The components, by name.
+        chat_route: The stack's own path from end to end in one call, if it has one: that of a component of all five
+            stages, or that of a client and a server.
+    """
 
     stack: Stack
     model: ModelRef
     parts: Mapping[str, Component]
+    chat_route: ChatRoute | None = None
 
     def part(self, stage: Stage) -> Any:
         """Return the component that performs the stage."""
         return self.parts[self.stack.stages.component(stage)]
-
-    @property
-    def chat_route(self) -> ChatRoute | None:
-        """The one component of all five stages, if it offers the whole path in one call."""
-        only: object = next(iter(self.parts.values())) if len(self.parts) == 1 else None
-        return only if isinstance(only, ChatRoute) else None
 
 
 @contextmanager
@@ -326,4 +342,18 @@ def open_stack(stack: Stack, model: ModelRef) -> Iterator[RunningStack]:
                 message = problem["msg"].removeprefix("Value error, ")
                 raise UserError(f"stack {stack.name!r}: {where}: {message}") from None
             parts[name] = opened.enter_context(part)
-        yield RunningStack(stack=stack, model=model, parts=parts)
+        yield RunningStack(stack, model, parts, _chat_route(stack, parts, opened))
+
+
+def _chat_route(stack: Stack, parts: Mapping[str, Component], opened: ExitStack) -> ChatRoute | None:
+    first, *others = stack.components
+    client: object = parts[first]
+    if not others:
+        return client if isinstance(client, ChatRoute) else None
+    server: object = parts[others[0]]
+    alone = len(others) == 1 and stack.stages.components_after_client == {others[0]}
+    if alone and isinstance(client, Caller) and isinstance(server, Served):
+        from harness.route import ServedRoute  # speaking HTTP is an extra
+
+        return opened.enter_context(ServedRoute(client, server))
+    return None

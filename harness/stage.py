@@ -16,6 +16,7 @@ from harness.values import (
     CaseOptions,
     Failure,
     Generation,
+    Json,
     ModelRef,
     Observation,
     Prompt,
@@ -116,6 +117,41 @@ class ChatRoute(Protocol):
 
     def chat(self, case: Case, *, stream: bool) -> Observation:
         """Run the case and return what every stage produced, as far as it came."""
+
+
+@runtime_checkable
+class Caller(Protocol):
+    """A client that speaks HTTP: it calls a server as a program does that uses it."""
+
+    def call(self, case: Case, url: str, *, stream: bool) -> Reply:
+        """Call the server under `url` (it ends in `/v1`) and return what the program that called gets."""
+
+
+@runtime_checkable
+class Served(Protocol):
+    """A part behind an HTTP server: all stages after the client, in one call that another component makes.
+
+    The call passes through a recording proxy. What it adds to the body makes the answer show more than a caller asks
+    for; what the part's answer, or the part itself, then shows of the stages is read by `seen`.
+    """
+
+    def url(self) -> str:
+        """Return where the OpenAI API is; it ends in `/v1`."""
+
+    def key_variable(self) -> str | None:
+        """Return the environment variable that holds the API key, if the server wants one."""
+
+    def additions(self, case: Case, *, stream: bool) -> Json:
+        """Return the fields that the proxy adds to the body on its way. Called before every call."""
+
+    def seen(self, case: Case, body: Json, answer: Json | Sequence[Json] | None) -> Observation:
+        """Return what is known of prompt, tokens and generation after a call.
+
+        Args:
+            case: The case.
+            body: The request's body as the client sent it.
+            answer: The response, or the chunks of a streamed one; None where there was none.
+        """
 
 
 PROTOCOLS: Mapping[Stage, type] = {

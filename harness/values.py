@@ -105,12 +105,16 @@ class ModelRef(Value):
         path: The GGUF file.
         sha256: The hash the file was seen to have.
         chat_template: A template that replaces the file's own; None keeps it.
+        calls: The form in which the model writes tool calls: `hermes`, JSON objects between `<tool_call>` tags.
+        reasoning: The form in which it writes reasoning: `think`, a block between `<think>` tags before the answer.
     """
 
     name: str
     path: Path
     sha256: str
     chat_template: str | None = None
+    calls: Literal["hermes"] | None = None
+    reasoning: Literal["think"] | None = None
 
 
 class Request(Value):
@@ -139,12 +143,26 @@ class Prompt(Value):
         literals: Spans (start, end) in characters where the caller's own text spells a control token. Only a
             reference knows them.
         stop: Stop strings that the template stage adds to the caller's.
+        dates: In a golden, where the template printed the clock: spans (start, end) and the `strftime` format of each.
+        clock: In an observation of a part whose clock cannot be set, the time that it had.
+        policies: In a golden, the text that a declared policy would give instead, by the policy's name.
     """
 
     text: str
     suffix: str | None = None
     literals: tuple[tuple[int, int], ...] = ()
     stop: tuple[str, ...] = ()
+    dates: tuple[tuple[int, int, str], ...] = ()
+    clock: datetime | None = None
+    policies: dict[str, str] = Field(default_factory=dict)
+
+    def at(self, clock: datetime) -> str:
+        """Return the text as it would be at another time."""
+        parts, end = [], 0
+        for start, stop, form in self.dates:
+            parts += [self.text[end:start], clock.strftime(form)]
+            end = stop
+        return "".join([*parts, self.text[end:]])
 
 
 class Tokens(Value):
@@ -294,12 +312,15 @@ class Refusal(Value):
         error: The name of the error.
         message: Its first line.
         context: The prompt is longer than the context.
+        policies: In a golden of the template stage, the text that a declared policy would give instead, by the
+            policy's name.
     """
 
     kind: Literal["refusal"] = "refusal"
     error: str
     message: str
     context: bool = False
+    policies: dict[str, str] = Field(default_factory=dict)
 
 
 class Failure(Value):

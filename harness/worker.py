@@ -8,6 +8,7 @@ crosses the pipe in either direction.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import json
 import os
@@ -31,6 +32,8 @@ from harness.values import Failure
 _LENGTH = struct.Struct("<Q")
 _LOG_LINES = 12
 _LOG_TAIL_BYTES = 16_384
+_LOG_LIMIT = 16 << 20
+"""Bytes of log after which it is begun anew: a part may be told to log much, and only the tail is evidence."""
 _ARRAY_TYPES = {"float32", "int32"}
 _MAX_MESSAGE = 1 << 32
 
@@ -111,6 +114,7 @@ class Worker:
             WorkerDiedError: the child died or had to be ended; the next call starts a new one.
         """
         self.start()
+        self._trim_log()
         return self._exchange({"method": method, "arguments": arguments})
 
     def start(self) -> None:
@@ -155,10 +159,16 @@ class Worker:
             self._log.close()
             self._log = None
 
+    def _trim_log(self) -> None:
+        if self._log is not None and os.fstat(self._log.fileno()).st_size > _LOG_LIMIT:
+            os.ftruncate(self._log.fileno(), 0)
+
     def _spawn(self) -> None:
         child_reads, parent_writes = os.pipe()
         parent_reads, child_writes = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        # The child appends, so that the log can be cut without a hole of zeros before what it writes next.
+        fcntl.fcntl(self._log, fcntl.F_SETFL, fcntl.fcntl(self._log, fcntl.F_GETFL) | os.O_APPEND)
         command = [sys.executable, "-m", "harness.worker", self._target, str(child_reads), str(child_writes)]
         if self._memory is not None:
             command.append(str(self._memory))
@@ -354,10 +364,10 @@ def _serve(target: str, reads: int, writes: int, memory: int | None) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone; while it works it does not look at its pipe."""
+    """End this process, and what it started, when its parent is gone; while it works it does not look at its pipe."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _make(target: str, init: Mapping[str, Any]) -> Any:

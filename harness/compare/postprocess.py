@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from harness.compare import calls
 from harness.compare.client import differing
 from harness.compare.hunks import hunks
 from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged, equivalent
@@ -44,14 +45,13 @@ def compare(golden: Reply, observed: Reply | Ending | None, policies: Mapping[st
 def _differences(golden: Reply, observed: Reply) -> tuple[list[Hunk], list[str]]:
     """Return where two replies differ, and the rules by which other differences do not count."""
     rules: list[str] = []
-    content, shown_partial = _without_partial(golden, observed)
+    content = _content(golden, observed, rules)
     halves = _text("content", golden.content, content)
-    if shown_partial:
-        rules.append("an incomplete character is shown as U+FFFD instead of withheld")
+    reasoning = _trimmed("reasoning", golden.reasoning, observed.reasoning, rules)
     places = [
         *halves,
-        *_text("reasoning", golden.reasoning, observed.reasoning),
-        *differing("tool_calls", _listed(golden.tool_calls), _listed(observed.tool_calls)),
+        *_text("reasoning", golden.reasoning, reasoning),
+        *calls.compare(golden.tool_calls, observed.tool_calls, rules),
         *differing("finish_reason", golden.finish_reason, observed.finish_reason),
         *_usage(golden, observed, rules),
         *_deltas(observed, whole=not halves),
@@ -63,11 +63,33 @@ def _short(text: str) -> str:
     return f"{text[:60]}..." if len(text) > 60 else text or "empty"
 
 
-def _without_partial(golden: Reply, observed: Reply) -> tuple[str | None, bool]:
-    if golden.content is None or observed.content is None:
-        return observed.content, False
-    partial = {golden.content + _REPLACEMENT * count for count in range(1, golden.withheld + 1)}
-    return (golden.content, True) if observed.content in partial else (observed.content, False)
+def _content(golden: Reply, observed: Reply, rules: list[str]) -> str | None:
+    """Return the golden's content where the observed one is the same by a rule, else the observed one."""
+    wanted, found = golden.content, observed.content
+    if wanted == found:
+        return found
+    if not wanted and not found:
+        rules.append("an empty content is null or absent")
+        return wanted
+    if wanted is None or found is None:
+        return found
+    if found in {wanted + _REPLACEMENT * count for count in range(1, golden.withheld + 1)}:
+        rules.append("an incomplete character is shown as U+FFFD instead of withheld")
+        return wanted
+    if golden.withheld and wanted.rstrip() == found:
+        rules.append("the white space before an incomplete character is withheld with it")
+        return wanted
+    if golden.reasoning is not None or golden.tool_calls:
+        return _trimmed("content", wanted, found, rules)
+    return found
+
+
+def _trimmed(name: str, wanted: str | None, found: str | None, rules: list[str]) -> str | None:
+    """White space around what a parser took apart belongs to no part."""
+    if wanted != found and (wanted or "").strip() == (found or "").strip():
+        rules.append(f"{name} differs in the white space around it")
+        return wanted
+    return found
 
 
 def _text(name: str, golden: str | None, observed: str | None) -> list[Hunk]:
@@ -114,10 +136,6 @@ def _deltas(observed: Reply, *, whole: bool) -> list[Hunk]:
         if not whole and _REPLACEMENT in (delta.get("content") or "")
     ]
     return places + halves[:1]
-
-
-def _listed(items: tuple[object, ...] | None) -> list[object] | None:
-    return None if items is None else list(items)
 
 
 def _cause(place: Hunk) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from harness.compare.hunks import hunks
-from harness.compare.outcome import EQUAL, Comparison, Difference, compare_endings, diverged
+from harness.compare.outcome import EQUAL, Comparison, Difference, compare_endings, diverged, equivalent
 from harness.values import Ending, Prompt, Refusal
 
 _UNITS = re.compile(r"\w+|\s|[^\w\s]")
 
 
-def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None) -> Comparison:
-    """Hold a rendered text against the reference's."""
+def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None, policies: Mapping[str, str]) -> Comparison:
+    """Hold a rendered text against the reference's.
+
+    Args:
+        golden: The reference's text, and those that policies would give.
+        observed: The stack's. Where it had a clock of its own, the golden's dates are those of that clock.
+        policies: The policies that the stack declares, with their reasons.
+    """
+    if isinstance(golden, Refusal) and isinstance(observed, Prompt):
+        for name, text in golden.policies.items():
+            if name in policies and text == observed.text:
+                return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
     ended = compare_endings(golden, observed)
     if ended is not None:
         return ended
@@ -20,10 +31,21 @@ def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None) -> Compa
     assert isinstance(observed, Prompt)
     if golden.text == observed.text:
         return EQUAL
+    if golden.dates and observed.clock is not None:
+        golden = golden.model_copy(update={"text": golden.at(observed.clock), "dates": ()})
+        if golden.text == observed.text:
+            return equivalent(f"but for the clock, which is {observed.clock:%Y-%m-%d} there and cannot be set")
+    matching = [name for name, text in golden.policies.items() if text == observed.text]
+    for name in matching:
+        if name in policies:
+            return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
     found = hunks(_UNITS.findall(golden.text), _UNITS.findall(observed.text), "".join)
     lost_suffix = golden.suffix and golden.text.removesuffix(golden.suffix) == observed.text
-    if lost_suffix:
+    if matching:
+        summary = f"the text is that of the policy {matching[0]}, which this stack does not declare"
+    elif lost_suffix:
         summary = "the end that opens the assistant's turn is missing"
     else:
         summary = f"the text differs in {len(found)} place{'s' if len(found) > 1 else ''}"
-    return diverged(Difference(summary=summary, hunks=found, causes=tuple(hunk.signature for hunk in found)))
+    causes = tuple(matching[:1]) or tuple(hunk.signature for hunk in found)
+    return diverged(Difference(summary=summary, hunks=found, causes=causes))

@@ -2,6 +2,7 @@
 
 Messages, tools and tool choice pass unchanged, whatever their order and characters, and every setting that the caller
 gives is in force; one that is left out is the server's to choose. `stop` may be one string or a list of them.
+Template variables travel as `chat_template_kwargs`, the name that vLLM gave them and llama.cpp took over.
 Source: the chat-completions reference of OpenAI's OpenAPI description, `CreateChatCompletionRequest`.
 """
 
@@ -26,6 +27,8 @@ def expected_request(case: Case) -> Request:
         if unspecified in body:
             raise UserError(f"case {case.name!r}: the reference does not know {unspecified!r} yet")
     settings = {name: value for name, value in body.items() if name not in _NOT_SETTINGS}
+    if case.options.template_kwargs:
+        settings["chat_template_kwargs"] = case.options.template_kwargs
     if isinstance(settings.get("stop"), str):
         settings["stop"] = [settings["stop"]]
     tools = body.get("tools")

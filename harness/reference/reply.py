@@ -1,20 +1,22 @@
 """The reference of the postprocess stage: what the reply to generated ids must be.
 
 The content is the text of the ids before the first end token, cut before the first stop string that it completes. A
-character whose last bytes were not generated is withheld. `finish_reason` is `stop` for an end token or a stop string
-and `length` otherwise. The completion count is that of the generated ids, the end token not among them. A stream's
-deltas, added up, are the same reply.
+character whose last bytes were not generated is withheld. Where the model has a form for reasoning or tool calls, they
+are taken out of the content (`harness.reference.parse`). `finish_reason` is `tool_calls` for an answer that ends with
+calls, else `stop` for an end token or a stop string and `length` otherwise. The completion count is that of the
+generated ids, the end token not among them. A stream's deltas, added up, are the same reply.
 Source: OpenAI's OpenAPI description, `CreateChatCompletionResponse` and `CreateChatCompletionStreamResponse`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from harness.reference.parse import Parsed
 from harness.reference.tokenizer import ReferenceTokenizer
 from harness.values import Reply, Usage
 
-VERSION = "chat-completions format, rules of harness.reference.reply 1"
+VERSION = "chat-completions format, rules of harness.reference.reply 2"
 
 
 def text_bytes(tokenizer: ReferenceTokenizer, ids: Sequence[int]) -> bytes:
@@ -28,7 +30,13 @@ def incomplete_bytes(tokenizer: ReferenceTokenizer, ids: Sequence[int]) -> int:
     return len(raw) - len(_whole_characters(raw))
 
 
-def expected_reply(tokenizer: ReferenceTokenizer, ids: Sequence[int], stop: Sequence[str], prompt_tokens: int) -> Reply:
+def expected_reply(
+    tokenizer: ReferenceTokenizer,
+    ids: Sequence[int],
+    stop: Sequence[str],
+    prompt_tokens: int,
+    parsed: Callable[[str], Parsed] = Parsed,
+) -> Reply:
     """Return the reply to generated ids.
 
     Args:
@@ -36,6 +44,7 @@ def expected_reply(tokenizer: ReferenceTokenizer, ids: Sequence[int], stop: Sequ
         ids: What was generated, an end token included.
         stop: The caller's stop strings.
         prompt_tokens: How many ids the prompt has.
+        parsed: Takes the text apart; without it all is content.
     """
     ended = bool(ids) and ids[-1] in tokenizer.end_of_generation_ids
     shown = list(ids[:-1] if ended else ids)
@@ -43,9 +52,13 @@ def expected_reply(tokenizer: ReferenceTokenizer, ids: Sequence[int], stop: Sequ
     cuts = [at for at in (raw.find(text.encode("utf-8")) for text in stop) if at >= 0]
     whole = raw[: min(cuts)] if cuts else raw
     content = _whole_characters(whole)
+    parts = parsed(content.decode("utf-8", errors="replace"))
+    ending = "stop" if ended or cuts else "length"
     return Reply(
-        content=content.decode("utf-8", errors="replace"),
-        finish_reason="stop" if ended or cuts else "length",
+        content=parts.content,
+        reasoning=parts.reasoning,
+        tool_calls=parts.calls or None,
+        finish_reason="tool_calls" if parts.calls and ended else ending,
         usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=len(shown)),
         withheld=len(whole) - len(content),
     )

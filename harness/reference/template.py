@@ -19,6 +19,9 @@ from harness.worker import RemoteError, Worker, WorkerDiedError
 SECONDS = 20.0
 """The time a template may take: importing the renderer takes about two seconds, a sane template milliseconds."""
 MEMORY = 2 << 30
+# Private-use characters: text that a template prints by itself has none.
+_DATE_START, _DATE_END = "\ue000", "\ue001"
+_DATE = re.compile(f"({_DATE_START}[^{_DATE_END}]*{_DATE_END})")
 
 
 class ReferenceTemplate:
@@ -74,7 +77,21 @@ class ReferenceTemplate:
         except WorkerDiedError as death:
             raise StageFailedError(death.failure) from death
         literals = tuple((start, end) for start, end in seen["literals"])
-        return Prompt(text=seen["text"], suffix=seen["suffix"], literals=literals)
+        dates = tuple((start, end, form) for start, end, form in seen["dates"])
+        return Prompt(text=seen["text"], suffix=seen["suffix"], literals=literals, dates=dates)
+
+
+class _MarkedClock:
+    """Stands in for `datetime` where the library's `strftime_now` looks at the clock."""
+
+    @classmethod
+    def now(cls) -> type[_MarkedClock]:
+        return cls
+
+    @staticmethod
+    def strftime(form: str) -> str:
+        """Return the format itself, marked."""
+        return f"{_DATE_START}{form}{_DATE_END}"
 
 
 class Renderer:
@@ -97,13 +114,16 @@ class Renderer:
         if tool_choice is not None:
             keywords["tool_choice"] = tool_choice
         if given.continue_final_message:
-            return {"text": self._text(messages, tools, given, keywords, opens=False), "suffix": "", "literals": []}
+            text = self._text(messages, tools, given, keywords, opens=False)
+            dates = self._dates(text, messages, tools, given, keywords, opens=False)
+            return {"text": text, "suffix": "", "literals": [], "dates": dates}
         text = self._text(messages, tools, given, keywords, opens=True)
         before = self._text(messages, tools, given, keywords, opens=False)
         return {
             "text": text,
             "suffix": text[len(before) :] if text.startswith(before) else None,
             "literals": self._literals(text, messages, tools, given, keywords),
+            "dates": self._dates(text, messages, tools, given, keywords, opens=True),
         }
 
     def _text(
@@ -124,6 +144,41 @@ class Renderer:
             )
         assert isinstance(rendered[0], str)
         return rendered[0]
+
+    def _dates(
+        self,
+        text: str,
+        messages: list[Json],
+        tools: list[Json] | None,
+        given: CaseOptions,
+        keywords: Json,
+        *,
+        opens: bool,
+    ) -> list[tuple[int, int, str]]:
+        """Return where the template printed the clock, and in which format.
+
+        A render with a clock that prints its format between two private-use characters shows it. Where that does not
+        give the text back (the template looks into the date), no span is known and none is returned.
+        """
+        clock = self._library.datetime
+        self._library.datetime = _MarkedClock
+        try:
+            rendered = self._text(messages, tools, given, keywords, opens=opens)
+        except Exception:  # noqa: BLE001 - a template may do anything to what it takes for a date
+            return []
+        finally:
+            self._library.datetime = clock
+        spans: list[tuple[int, int, str]] = []
+        parts: list[str] = []
+        length = 0
+        for piece in _DATE.split(rendered):
+            is_date = piece.startswith(_DATE_START)
+            shown = given.clock.strftime(piece[1:-1]) if is_date else piece
+            if is_date:
+                spans.append((length, length + len(shown), piece[1:-1]))
+            parts.append(shown)
+            length += len(shown)
+        return spans if "".join(parts) == text else []
 
     def _literals(
         self, text: str, messages: list[Json], tools: list[Json] | None, options: CaseOptions, keywords: Json

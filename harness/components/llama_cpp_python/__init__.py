@@ -129,6 +129,7 @@ class LlamaCppPython:
 
     def request(self, case: Case) -> Request:
         """What `create_chat_completion` accepts of the body, and the settings it passes to the completion call."""
+        _refuse_template_variables(case.options)
         return _request(self._call(Stage.CLIENT, "request", body=case.body))
 
     def render(self, request: Request, options: CaseOptions) -> Prompt:
@@ -150,7 +151,7 @@ class LlamaCppPython:
 
     def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
         """What the engine computes and its sampler chooses."""
-        seen = self._call(Stage.INFERENCE, "generate", prompt_ids=tokens.ids, settings=request.settings, forced=forced)
+        seen = self._call(Stage.INFERENCE, "generate", prompt_ids=tokens.ids, settings=_settings(request), forced=forced)
         return _generation(seen)
 
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
@@ -160,7 +161,7 @@ class LlamaCppPython:
             "reply",
             generated=generation.ids + generation.beyond,
             prompt_ids=tokens.ids,
-            settings=request.settings,
+            settings=_settings(request),
             stream=stream,
         )
         return _reply(answer)
@@ -250,8 +251,17 @@ def _refuse_what_it_cannot_be_asked(options: CaseOptions) -> None:
     """
     if options.continue_final_message:
         raise StageUnobservedError("llama-cpp-python cannot be asked to continue the last message")
+    _refuse_template_variables(options)
+
+
+def _refuse_template_variables(options: CaseOptions) -> None:
     if options.template_kwargs:
         raise StageUnobservedError("llama-cpp-python cannot be given template variables")
+
+
+def _settings(request: Request) -> Json:
+    """Return the settings that `create_chat_completion` has an argument for."""
+    return {name: value for name, value in request.settings.items() if name != "chat_template_kwargs"}
 
 
 def _request(seen: Json) -> Request:

@@ -1,121 +1,18 @@
-"""The child's side: one `llama_cpp.Llama`, its own chat path, and taps that watch each boundary inside it.
-
-Nothing here re-implements what llama-cpp-python does. A run is always its `create_chat_completion`; the taps record
-what passes, and an isolated run replaces what passes at one boundary or ends the call at another:
-
-    create_chat_completion -> formatter -> tokenize -> create_completion -> generate -> sample -> ... -> reply
-"""
+"""The child's side of the component in process: each call of the parent is one run of `create_chat_completion`."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import dataclasses
-import datetime
-import hashlib
-import importlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import llama_cpp
-import numpy as np
-import time_machine
-from llama_cpp import llama_chat_format
-from llama_cpp import llama_cpp as low_level
+from harness.components.llama_cpp_python._taps import Done, Plan, TappedLlama
 
-_FORMATTER = "chat_formatter"
-_LOG_LEVEL_WARN = 3  # ggml.h, enum ggml_log_level
-_LOG_LEVEL_CONT = 5
-_PLAIN = (bool, int, float, str, list, dict)
-_PROBE = ({"role": "user", "content": "probe"},)
 _GREETING = [{"role": "user", "content": "unused"}]
 
 
-class _Done(BaseException):
-    """Ends a call at the boundary that was asked for; no `except Exception` of the part may swallow it."""
-
-
-@dataclasses.dataclass
-class Plan:
-    """What one call replaces, where it ends, and what the taps saw."""
-
-    prompt: str | None = None
-    prompt_ids: Sequence[int] | None = None
-    scripted: Sequence[int] | None = None
-    forced: Sequence[int] | None = None
-    until: str | None = None
-    answer: Any = None
-    refused: Exception | None = None
-    seen: dict[str, Any] = dataclasses.field(default_factory=dict)
-    ids: list[int] = dataclasses.field(default_factory=list)
-    chosen: list[int] = dataclasses.field(default_factory=list)
-    logits: list[np.ndarray[Any, Any]] = dataclasses.field(default_factory=list)
-
-    def end_at(self, boundary: str) -> None:
-        """End the call if this is the boundary it was asked to reach."""
-        if self.until == boundary:
-            raise _Done
-
-
-class Engine:
-    """One loaded model behind llama-cpp-python's own chat path.
-
-    Args:
-        model_path: The GGUF.
-        chat_template: A template to use instead of the file's own, passed as users pass it: a `chat_handler`.
-        options: Keyword arguments of `llama_cpp.Llama`.
-        plants: Defects to plant, as `(module:function, keywords)`; see `harness.faults`.
-    """
-
-    def __init__(
-        self,
-        model_path: str,
-        chat_template: str | None,
-        options: Mapping[str, Any],
-        plants: Sequence[tuple[str, Mapping[str, Any]]] = (),
-    ) -> None:
-        _log_warnings()
-        self.node_watchers: list[Callable[[ctypes.c_void_p, bool], bool]] = []
-        hooks = [(_imported(hook), keywords) for hook, keywords in plants]
-        if any(getattr(hook, "watches_nodes", False) for hook, _ in hooks):
-            self._watch_nodes()
-        self.llm = _load(model_path, options)
-        if chat_template is not None:
-            self.llm.chat_handler = self._formatter_of(chat_template).to_chat_handler()
-        self.plan = Plan()
-        self._tap_formatter()
-        self.tokenize: Callable[..., list[int]] = self.llm.tokenize
-        self.llm.tokenize = self._tokenize
-        self._create_completion = self.llm.create_completion
-        self.llm.create_completion = self._complete
-        self._generate = self.llm.generate
-        self.llm.generate = self._generate_tapped
-        self._sample = self.llm.sample
-        self.llm.sample = self._sample_tapped
-        self._canned = self._empty_response()
-        for hook, keywords in hooks:
-            hook(self, **keywords)
-
-    # What the parent calls
-
-    def identity(self) -> dict[str, str]:
-        """Return versions, build and effective settings of the running engine."""
-        context = self.llm.context_params
-        return {
-            "llama-cpp-python": str(llama_cpp.__version__),
-            "system": low_level.llama_print_system_info().decode("utf-8", errors="replace").strip(),
-            "library": _library_digest(),
-            "n_ctx": str(self.llm.n_ctx()),
-            "n_batch": str(self.llm.n_batch),
-            "n_ubatch": str(context.n_ubatch),
-            "n_threads": str(self.llm.n_threads),
-            "n_threads_batch": str(self.llm.n_threads_batch),
-            "flash_attn": str(context.flash_attn_type == low_level.LLAMA_FLASH_ATTN_TYPE_ENABLED).lower(),
-            "type_k": _type_name(context.type_k),
-            "type_v": _type_name(context.type_v),
-            "chat_format": str(self.llm.chat_format) if self.llm.chat_handler is None else "chat_handler",
-        }
+class Engine(TappedLlama):
+    """Runs the whole path, or one stage of it."""
 
     def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Run the client stage: the call as users make it, up to the completion call, with rendering left out."""
@@ -126,8 +23,7 @@ class Engine:
         self, messages: Sequence[Any], tools: Sequence[Any] | None, tool_choice: Any, clock: str
     ) -> dict[str, Any]:
         """Run the template stage on these messages."""
-        with _clock(clock):
-            plan = self._run(Plan(until="formatter"), _body(messages, tools, tool_choice))
+        plan = self._run(Plan(clock=clock, until="formatter"), _body(messages, tools, tool_choice))
         return self._prompt_seen(plan)
 
     def prompt_ids(self, text: str) -> list[int]:
@@ -170,220 +66,20 @@ class Engine:
 
     def chat(self, body: Mapping[str, Any], clock: str, stream: bool) -> dict[str, Any]:
         """Run the whole path and return what every stage produced, and the error that ended it, if one did."""
-        plan = Plan()
-        found: dict[str, Any] = {"error": None}
+        plan = Plan(clock=clock)
         try:
-            with _clock(clock):
-                self._run(plan, {**body, "stream": stream})
+            self._run(plan, {**body, "stream": stream})
         except Exception as error:  # noqa: BLE001 - an error of the part is an observation
-            found["error"] = {"error": type(error).__name__, "message": str(error)}
-        if "settings" in plan.seen:
-            found["request"] = self._request_seen(plan)
-        if "prompt" in plan.seen:
-            found["prompt"] = self._prompt_seen(plan)
-        if "prompt_ids" in plan.seen:
-            found["prompt_ids"] = self._fed(plan)
-        if plan.chosen:
-            found["generation"] = self._generation_seen(plan)
-        if found["error"] is None:
-            found["reply"] = plan.answer
-        return found
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Return the engine's own text of each id, for a reader."""
-        model = self.llm._model
-        return [model.detokenize([i], special=True).decode("utf-8", errors="replace") for i in ids]
-
-    # The run, and the taps in the order a request passes them
+            said = {"error": type(error).__name__, "message": str(error)}
+            return {**self._all_seen(plan), "error": said}
+        return {**self._all_seen(plan), "error": None, "reply": plan.answer}
 
     def _run(self, plan: Plan, body: Mapping[str, Any]) -> Plan:
         self.plan = plan
-        with contextlib.suppress(_Done):
+        with contextlib.suppress(Done):
             answer: Any = self.llm.create_chat_completion(**body)
             plan.answer = answer if isinstance(answer, dict) else list(answer)
         return plan
-
-    def format(self, **arguments: Any) -> llama_chat_format.ChatFormatterResponse:
-        """Stand in for the formatter that the handler would call."""
-        plan = self.plan
-        plan.seen["messages"] = arguments["messages"]
-        plan.seen["tools"] = arguments.get("tools")
-        plan.seen["tool_choice"] = arguments.get("tool_choice")
-        if plan.prompt is not None:
-            response = dataclasses.replace(self._canned, prompt=plan.prompt)
-            # The caller's settings alone are looked at, or nothing may cut what is forced.
-            if plan.until == "create_completion" or plan.forced is not None:
-                response = dataclasses.replace(response, stop=None)
-        else:
-            try:
-                response = self.formatter(**arguments)
-            except Exception as error:
-                if plan.until is not None:
-                    raise
-                # What the handler would have asked for is still to be seen; the completion call then raises this.
-                plan.refused = error
-                return dataclasses.replace(self._canned, prompt="", stop=None)
-        plan.seen["prompt"] = response.prompt
-        plan.seen["stop"] = _as_list(response.stop)
-        plan.end_at("formatter")
-        return response
-
-    def _tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
-        plan = self.plan
-        if plan.prompt_ids is not None:
-            return list(plan.prompt_ids)
-        return self.tokenize(text, add_bos, special)
-
-    def _complete(self, prompt: list[int], **arguments: Any) -> Any:
-        plan = self.plan
-        plan.seen["settings"] = arguments
-        if plan.refused is not None:
-            raise plan.refused
-        plan.seen["prompt_ids"] = list(prompt)
-        plan.end_at("create_completion")
-        return self._create_completion(prompt=prompt, **arguments)
-
-    def _generate_tapped(self, tokens: Sequence[int], **arguments: Any) -> Iterator[int]:
-        plan = self.plan
-        plan.seen["fed"] = [int(t) for t in tokens]
-        plan.seen["sampler"] = arguments
-        plan.end_at("generate")
-        if plan.scripted is None:
-            yield from self._generate(tokens, **arguments)
-            return
-        # The code around the loop reads how far the context is evaluated: up to the token before the one it gets.
-        evaluated = [*plan.seen["fed"]]
-        for token in plan.scripted:
-            self.llm.n_tokens = len(evaluated)
-            self.llm.input_ids[: len(evaluated)] = evaluated
-            yield token
-            evaluated.append(token)
-
-    def _sample_tapped(self, *arguments: Any, idx: int | None = None, **keywords: Any) -> int:
-        plan = self.plan
-        position = len(plan.chosen)
-        if plan.forced is not None and position == len(plan.forced):
-            raise _Done
-        row = idx - self.llm.n_tokens if idx is not None else -1
-        pointer = low_level.llama_get_logits_ith(self.llm.ctx, row)
-        plan.logits.append(np.ctypeslib.as_array(pointer, shape=(self.llm.n_vocab(),)).copy())
-        choice = int(self._sample(*arguments, idx=idx, **keywords))
-        token = choice if plan.forced is None else plan.forced[position]
-        plan.chosen.append(choice)
-        plan.ids.append(token)
-        return token
-
-    # What the taps saw, in the form that the parent reads
-
-    def _request_seen(self, plan: Plan) -> dict[str, Any]:
-        return {
-            "messages": plan.seen["messages"],
-            "tools": plan.seen["tools"],
-            "tool_choice": plan.seen["tool_choice"],
-            "settings": _plain_settings(plan.seen.get("settings", {}), added=plan.seen.get("stop", [])),
-        }
-
-    def _prompt_seen(self, plan: Plan) -> dict[str, Any]:
-        return {"text": plan.seen["prompt"], "stop": plan.seen["stop"]}
-
-    def _fed(self, plan: Plan) -> list[int]:
-        fed = plan.seen.get("fed", plan.seen.get("prompt_ids"))
-        assert fed is not None
-        return list(fed)
-
-    def _generation_seen(self, plan: Plan) -> dict[str, Any]:
-        return {
-            "ids": plan.ids,
-            "chosen": plan.chosen,
-            "finish": self._finish(plan),
-            "logits": np.stack(plan.logits),
-            "digests": [hashlib.sha256(row.tobytes()).hexdigest() for row in plan.logits],
-            "settings": _plain_settings(plan.seen["sampler"], added=[]),
-        }
-
-    def _finish(self, plan: Plan) -> str:
-        if low_level.llama_vocab_is_eog(self.llm._model.vocab, plan.ids[-1]):
-            return "end_token"
-        if plan.answer is None:
-            return "forced"
-        last = plan.answer if isinstance(plan.answer, dict) else plan.answer[-1]
-        return "length" if last["choices"][0]["finish_reason"] == "length" else "stop"
-
-    # Setting up
-
-    def _formatter_of(self, template: str) -> llama_chat_format.Jinja2ChatFormatter:
-        """Return the formatter that `Llama` itself would make of a file's template."""
-        eos, bos = self.llm.token_eos(), self.llm.token_bos()
-        return llama_chat_format.Jinja2ChatFormatter(
-            template=template,
-            eos_token=self.llm._model.token_get_text(eos) if eos != -1 else "",
-            bos_token=self.llm._model.token_get_text(bos) if bos != -1 else "",
-            stop_token_ids=[eos],
-        )
-
-    def _tap_formatter(self) -> None:
-        """Put the tap where the chat handler keeps its formatter, and keep that one to be called."""
-        handler: Any = (
-            self.llm.chat_handler
-            or self.llm._chat_handlers.get(self.llm.chat_format)
-            or llama_chat_format.get_chat_completion_handler(self.llm.chat_format)
-        )
-        code = getattr(handler, "__code__", None)
-        names = code.co_freevars if code is not None else ()
-        if _FORMATTER not in names:
-            raise LookupError(
-                f"the chat handler {handler!r} of format {self.llm.chat_format!r} has no formatter to tap"
-            )
-        cell = handler.__closure__[names.index(_FORMATTER)]
-        self.formatter: Callable[..., llama_chat_format.ChatFormatterResponse] = cell.cell_contents
-        cell.cell_contents = self.format
-
-    def _empty_response(self) -> llama_chat_format.ChatFormatterResponse:
-        """Return a response with the real formatter's own flags (stop, added_special, criteria) and no prompt.
-
-        The template is not rendered for it: what is wrong with a template must show at its own stage.
-        """
-        formatter: Any = self.formatter
-        if isinstance(formatter, llama_chat_format.Jinja2ChatFormatter):
-            formatter = type(formatter)(
-                template="",
-                eos_token=formatter.eos_token,
-                bos_token=formatter.bos_token,
-                stop_token_ids=list(formatter.stop_token_ids or ()),
-            )
-        response: llama_chat_format.ChatFormatterResponse = formatter(messages=list(_PROBE))
-        return response
-
-    def _watch_nodes(self) -> None:
-        """Have every new context report its graph's nodes to `node_watchers` (only a planted defect needs it)."""
-
-        def report(tensor: ctypes.c_void_p, ask: bool, _: ctypes.c_void_p) -> bool:
-            wanted = [watcher(tensor, ask) for watcher in self.node_watchers]
-            return any(wanted) if ask else True
-
-        # Kept for as long as the context may call it.
-        self._report = low_level.ggml_backend_sched_eval_callback(report)
-        make = low_level.llama_context_default_params
-
-        def with_callback() -> Any:
-            parameters = make()
-            parameters.cb_eval = self._report
-            return parameters
-
-        low_level.llama_context_default_params = with_callback
-
-
-def _imported(hook: str) -> Callable[..., None]:
-    module, _, function = hook.partition(":")
-    found: Callable[..., None] = getattr(importlib.import_module(module), function)
-    return found
-
-
-def _load(model_path: str, options: Mapping[str, Any]) -> Any:
-    """Load the model. Verbose, because otherwise the binding sends what llama.cpp says while loading to nowhere."""
-    llm = llama_cpp.Llama(model_path, verbose=True, **_with_type_ids(options))
-    llm.verbose = False
-    return llm
 
 
 def _body(messages: Sequence[Any], tools: Sequence[Any] | None, tool_choice: Any) -> dict[str, Any]:
@@ -393,73 +89,3 @@ def _body(messages: Sequence[Any], tools: Sequence[Any] | None, tool_choice: Any
     if tool_choice is not None:
         body["tool_choice"] = tool_choice
     return body
-
-
-def _plain_settings(arguments: Mapping[str, Any], added: Sequence[str]) -> dict[str, Any]:
-    """Return the settings that are plain data, without the stop strings that the formatter added."""
-    plain = {
-        name: value for name, value in arguments.items() if type(value) in _PLAIN and name not in ("model", "stream")
-    }
-    if "temp" in plain:
-        plain["temperature"] = plain.pop("temp")
-    if "stop" in plain:
-        stop = _as_list(plain["stop"])
-        if added and stop[len(stop) - len(added) :] == list(added):
-            stop = stop[: len(stop) - len(added)]
-        plain["stop"] = stop
-    return plain
-
-
-def _as_list(value: str | Sequence[str] | None) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _clock(moment: str) -> Any:
-    """Pin the clock; a naive time is local, so that a template prints the same everywhere."""
-    when = datetime.datetime.fromisoformat(moment)
-    return time_machine.travel(when.astimezone() if when.tzinfo is None else when, tick=False)
-
-
-def _with_type_ids(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the names of KV cache types by llama.cpp's numbers."""
-    return {
-        name: getattr(low_level, f"GGML_TYPE_{value.upper()}") if name in ("type_k", "type_v") else value
-        for name, value in options.items()
-    }
-
-
-def _type_name(number: int) -> str:
-    for name in dir(low_level):
-        if name.startswith("GGML_TYPE_") and getattr(low_level, name) == number:
-            return name.removeprefix("GGML_TYPE_").lower()
-    return str(number)
-
-
-def _library_digest() -> str:
-    """Return the start of the SHA-256 over llama.cpp's shared libraries: what tells one build from another."""
-    digest = hashlib.sha256()
-    for path in sorted(low_level._base_path.glob("lib*")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _log_warnings() -> None:
-    """Send llama.cpp's warnings and errors to the log, whole and nothing else."""
-    last = 0
-
-    def write(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-        nonlocal last
-        last = last if level == _LOG_LEVEL_CONT else level
-        if last >= _LOG_LEVEL_WARN:
-            sys.stderr.write(text.decode("utf-8", errors="replace"))
-            sys.stderr.flush()
-
-    # llama.cpp keeps the pointer for the life of the process.
-    callback = low_level.llama_log_callback(write)
-    _KEPT.append(callback)
-    low_level.llama_log_set(callback, ctypes.c_void_p(0))
-
-
-_KEPT: list[Any] = []

@@ -1,0 +1,107 @@
+"""Clients as programs use them: each makes its real HTTP call, in a child process, through a recording proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.stage import Stage, StageFailedError, StageRefusedError
+from harness.values import Case, ModelRef, Refusal, Reply, Request
+from harness.wire.chat import body_of, reply_of, request_of
+from harness.wire.proxy import RecordingProxy
+from harness.worker import RemoteError, Worker, WorkerDiedError
+
+
+class Options(BaseModel):
+    """What a stack definition may set.
+
+    Attributes:
+        model: The model's name in the request.
+        seconds: How long a call may take.
+        arguments: Keyword arguments for the client's call beside the case's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "local"
+    seconds: float = Field(default=180.0, gt=0)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Client:
+    """A client in a child process: its `call` there returns the answer as the program gets it."""
+
+    name: ClassVar[str]
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.CLIENT})
+    requires: ClassVar[tuple[str, str]]
+    _target: ClassVar[str]
+
+    def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:  # noqa: ARG002 - a component's signature
+        self._options = Options.model_validate(options)
+        self._worker = Worker(
+            f"harness.components.clients.{self._target}",
+            {"model": self._options.model, "arguments": self._options.arguments},
+            seconds=self._options.seconds,
+        )
+        self._alone = RecordingProxy(None)
+
+    def __enter__(self) -> Self:
+        self._alone.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._worker.close()
+        self._alone.__exit__(kind, error, tb)
+
+    def identity(self) -> Mapping[str, str]:
+        """Return the version of the library."""
+        found: Mapping[str, str] = self._call("identity")
+        return found
+
+    def request(self, case: Case) -> Request:
+        """What leaves the client for a server that answers at once."""
+        self._alone.exchanges.clear()
+        self.call(case, self._alone.url, stream=False)
+        return request_of(self._alone.exchanges[-1].body)
+
+    def call(self, case: Case, url: str, *, stream: bool) -> Reply:
+        """Make the call as a program does, and return what that program gets."""
+        found = self._call("call", body=body_of(case), url=url, stream=stream)
+        return reply_of(found)
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        try:
+            return self._worker.call(method, **arguments)
+        except RemoteError as error:
+            message = error.message.strip().splitlines()[0] if error.message.strip() else ""
+            context = all(word in message.lower() for word in ("exceed", "context"))
+            raise StageRefusedError(Refusal(error=error.error, message=message, context=context)) from error
+        except WorkerDiedError as death:
+            raise StageFailedError(death.failure) from death
+
+
+class OpenAiClient(_Client):
+    """The `openai` SDK."""
+
+    name: ClassVar[str] = "openai"
+    requires: ClassVar[tuple[str, str]] = ("openai", "servers")
+    _target: ClassVar[str] = "_openai:Client"
+
+
+class HttpxClient(_Client):
+    """Plain HTTP by `httpx`: the body as it is."""
+
+    name: ClassVar[str] = "httpx"
+    requires: ClassVar[tuple[str, str]] = ("httpx", "servers")
+    _target: ClassVar[str] = "_httpx:Client"
+
+
+class LiteLlmClient(_Client):
+    """The `litellm` SDK, told that the server is OpenAI-compatible."""
+
+    name: ClassVar[str] = "litellm"
+    requires: ClassVar[tuple[str, str]] = ("litellm", "litellm")
+    _target: ClassVar[str] = "_litellm:Client"

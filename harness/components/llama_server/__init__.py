@@ -1,0 +1,262 @@
+"""llama.cpp's own server, over HTTP: template, tokenization, inference and postprocess.
+
+Three servers stand behind it, each started when it is first needed: one with the model, one with the replay model (what
+does the server make of ids that are known?) and one with the fingerprint model (was it fed the ids that it says?).
+A server that runs elsewhere is observed as far as it shows itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from harness.components.llama_server._options import Options
+from harness.components.llama_server._read import (
+    generation_of,
+    logprobs_of,
+    prompt_tokens_of,
+    stacked,
+    streamed_ids,
+    verbose_of,
+)
+from harness.components.llama_server._running import Running
+from harness.probes.fingerprint import same, write_fingerprint
+from harness.probes.replay import ReplayModel
+from harness.stage import Stage, StageUnobservedError
+from harness.values import (
+    Case,
+    CaseOptions,
+    Generation,
+    Json,
+    ModelRef,
+    Observation,
+    Prompt,
+    Reply,
+    Request,
+    Tokens,
+    Unobserved,
+)
+from harness.wire.chat import body_of_request, reply_of
+
+TOP = 256
+"""How many log-probabilities are asked for at a position."""
+_MARKS = 20
+"""How many of the fingerprint model's log-probabilities are held against each other."""
+_PROMPT = ("messages", "tools", "tool_choice", "chat_template_kwargs")
+_CHAT = "/v1/chat/completions"
+_CERTAIN = 1e4
+"""A logit bias that no logit outweighs."""
+_ENDS = frozenset({"max_tokens", "stop"})
+
+
+class LlamaServer:
+    """The stages behind llama-server's HTTP API."""
+
+    name: ClassVar[str] = "llama-server"
+    stages: ClassVar[frozenset[Stage]] = frozenset(Stage) - {Stage.CLIENT}
+    requires: ClassVar[tuple[str, str]] = ("httpx", "servers")
+    own_clock: ClassVar[bool] = True
+    """Its templates see the machine's clock."""
+    variations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "as configured": {},
+        "again": {},
+        "1 thread": {"parameters": {"cpuparams.n_threads": 1}},
+        "2 threads": {"parameters": {"cpuparams.n_threads": 2}},
+        "n_batch 8": {"parameters": {"n_batch": 8}},
+        "n_ubatch 4": {"parameters": {"n_ubatch": 4}},
+    }
+    """Settings under which the engine is as healthy as under any other."""
+
+    def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
+        self._options = Options.model_validate(options)
+        self._model = model
+        self._folder = tempfile.TemporaryDirectory(prefix="harness-")
+        self._main = Running(model, self._options)
+        self._replay: tuple[Running, ReplayModel] | None = None
+        self._fingerprint: Running | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._main.close()
+        if self._replay is not None:
+            self._replay[0].close()
+            self._replay[1].__exit__(kind, error, tb)
+        if self._fingerprint is not None:
+            self._fingerprint.close()
+        self._folder.cleanup()
+
+    def identity(self) -> Mapping[str, str]:
+        """Return the build and the settings that the server shows."""
+        properties = self._main.get("/props")
+        return {
+            **self._main.identity(),
+            "build": str(properties.get("build_info")),
+            "n_ctx": str(properties["default_generation_settings"]["n_ctx"]),
+            **{name: str(value) for name, value in self._options.parameters.items()},
+        }
+
+    def noise_class(self) -> str:
+        """Return the class of settings whose noise is of one kind."""
+        given = self._options.parameters
+        cache = f"{given.get('cache_type_k', 'f16')}/{given.get('cache_type_v', 'f16')}"
+        return f"cache {cache}, flash attention {given.get('flash_attn_type', 'auto')}"
+
+    # The stages, one by one
+
+    def render(self, request: Request, options: CaseOptions) -> Prompt:
+        """What `/apply-template` renders; the chained run shows whether the chat route does the same."""
+        body = body_of_request(request)
+        return Prompt(text=self._main.post("/apply-template", body)["prompt"], clock=datetime.now())
+
+    def tokenize(self, prompt: Prompt) -> Tokens:
+        """What `/tokenize` makes of a prompt with the flags of the chat route: a BOS if due, control tokens parsed."""
+        return self._main.tokenize(prompt.text)
+
+    def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
+        """What `/completion` computes when fed ids; one call a position where the next id is forced."""
+        settings = {name: value for name, value in request.settings.items() if name not in _ENDS}
+        if forced is None:
+            more = {"n_predict": request.settings.get("max_tokens", -1), "stop": request.settings.get("stop", [])}
+            return generation_of(self._main.complete(tokens.ids, {**settings, **more}, TOP))
+        steps = []
+        for step in range(len(forced)):
+            # Only the first call evaluates the prompt; the others go on from it, as generating does.
+            asked = {**settings, "n_predict": 1, "cache_prompt": step > 0}
+            steps.append(self._step((*tokens.ids, *forced[:step]), asked))
+        return Generation(
+            ids=tuple(forced),
+            chosen=tuple(step.chosen[0] for step in steps),
+            finish="forced",
+            distributions=stacked(steps),
+            settings={name: value for name, value in steps[0].settings.items() if name not in _ENDS},
+        )
+
+    def _step(self, ids: Sequence[int], asked: Json) -> Generation:
+        """Return the generation of one id with its distribution."""
+        found = generation_of(self._main.complete(ids, asked, TOP))
+        if found.distributions is not None:
+            return found
+        # The server drops the numbers of an id that ends inside a character. They are those before sampling, so they
+        # are the same when another id is made to be chosen.
+        bias = {"logit_bias": [[self._plain_id(), _CERTAIN]], "cache_prompt": True}
+        again = generation_of(self._main.complete(ids, {**asked, **bias}, TOP))
+        return found.model_copy(update={"distributions": again.distributions})
+
+    def _plain_id(self) -> int:
+        return self._main.tokenize(".").ids[-1]
+
+    def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
+        """What the chat route answers when its model generates these ids.
+
+        Where the template makes another prompt of the request than the golden's, its length is not the postprocess
+        stage's doing: the reply's prompt count is then given relative to the golden's.
+        """
+        server, model = self._replaying()
+        script = generation.ids + generation.beyond
+        body: Json = {**body_of_request(request), "return_tokens": True, "stream": stream}
+        after = len(tokens.ids)
+        answer = self._replayed(server, model, script, after, body)
+        evaluated = prompt_tokens_of(answer)
+        if evaluated not in (None, after):
+            answer = self._replayed(server, model, script, evaluated, body)
+        shown = verbose_of(answer)
+        generated = () if shown is None else tuple(shown["tokens"])
+        if generated != script[: len(generated)]:
+            raise StageUnobservedError("the server did not generate the ids that its replay model holds")
+        found = reply_of(answer)
+        if found.usage is None or found.usage.prompt_tokens != prompt_tokens_of(answer):
+            return found
+        return found.model_copy(update={"usage": found.usage.model_copy(update={"prompt_tokens": after})})
+
+    # The whole route
+
+    def url(self) -> str:
+        """Where the OpenAI API is."""
+        return f"{self._main.url()}/v1"
+
+    def key_variable(self) -> str | None:
+        """The environment variable of the API key."""
+        return self._options.api_key_variable
+
+    def additions(self, case: Case, *, stream: bool) -> Json:
+        """Ask for the ids and the log-probabilities; the server refuses the latter for a stream with tools."""
+        if not stream:
+            return {"return_tokens": True, "n_probs": TOP}
+        return {} if case.body.get("tools") else {"n_probs": 1}
+
+    def seen(self, case: Case, body: Json, answer: Json | Sequence[Json] | None) -> Observation:
+        """What the chat route says it did, and what its fingerprint says of that."""
+        del case
+        if answer is None:
+            return Observation()
+        shown = verbose_of(answer)
+        if shown is None:
+            hidden = Unobserved(reason="the server does not show what it fed to its model (it does at verbosity 10)")
+            return Observation(prompt=hidden)
+        return Observation(
+            prompt=Prompt(text=shown["prompt"], clock=datetime.now()),
+            tokens=self._fed(body, shown),
+            generation=generation_of(shown) if isinstance(answer, dict) else self._streamed(answer, shown),
+        )
+
+    def _streamed(self, chunks: Sequence[Json], shown: Json) -> Generation | Unobserved:
+        ids = streamed_ids(chunks)
+        if len(ids) != shown["tokens_predicted"]:
+            return Unobserved(reason="the stream does not show every id")
+        return generation_of({**shown, "tokens": ids, "completion_probabilities": ()})
+
+    def _fed(self, body: Json, shown: Json) -> Tokens | Unobserved:
+        """Return the ids that the chat route fed to its model: those of the prompt it shows, if they prove true."""
+        tokens = self._main.tokenize(shown["prompt"])
+        if len(tokens.ids) != shown["tokens_evaluated"]:
+            reason = (
+                f"the chat route evaluated {shown['tokens_evaluated']} ids, /tokenize makes {len(tokens.ids)} of the "
+                "prompt that it shows"
+            )
+            return Unobserved(reason=reason)
+        if self._options.url is None and not self._proves(tokens, body):
+            return Unobserved(reason="its first numbers are not those of the ids that /tokenize makes of its prompt")
+        return tokens
+
+    def _proves(self, tokens: Tokens, body: Json) -> bool:
+        """Return whether the chat route gives the fingerprint of these ids."""
+        server = self._fingerprinting()
+        # What could turn the numbers or end the answer early is left out: they are of the prompt alone.
+        asked: Json = {name: body[name] for name in _PROMPT if name in body}
+        first = {"max_tokens": 1, "temperature": 0, "n_probs": _MARKS, "cache_prompt": False}
+        chat = verbose_of(server.post(_CHAT, {**asked, **first}))
+        alone = server.complete(tokens.ids, {"n_predict": 1, "temperature": 0}, _MARKS)
+        return chat is not None and same(logprobs_of(chat), logprobs_of(alone))
+
+    # The servers of the probes
+
+    def _replayed(self, server: Running, model: ReplayModel, script: Sequence[int], after: int, body: Json) -> Any:
+        try:
+            model.script(script, after)
+        except ValueError as error:
+            raise StageUnobservedError(str(error)) from error
+        return server.stream(_CHAT, body) if body["stream"] else server.post(_CHAT, body)
+
+    def _replaying(self) -> tuple[Running, ReplayModel]:
+        if self._replay is None:
+            self._need_probes()
+            model = ReplayModel(self._model, Path(self._folder.name) / "replay.gguf", self._options.n_ctx)
+            self._replay = Running(self._model, self._options, model.path), model
+        return self._replay
+
+    def _fingerprinting(self) -> Running:
+        if self._fingerprint is None:
+            path = Path(self._folder.name) / "fingerprint.gguf"
+            write_fingerprint(self._model, path, self._options.n_ctx)
+            self._fingerprint = Running(self._model, self._options, path)
+        return self._fingerprint
+
+    def _need_probes(self) -> None:
+        if self._options.url is not None:
+            raise StageUnobservedError("a server that runs already cannot be given the replay model")

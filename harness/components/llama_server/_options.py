@@ -1,0 +1,44 @@
+"""What a stack definition may set for llama-server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Options(BaseModel):
+    """Where the server is and how it is started; without `url` and `binary` the package `xllamacpp` serves.
+
+    Attributes:
+        n_ctx: The context, in tokens.
+        parameters: Of the package: attributes of `xllamacpp.CommonParams`, nested ones with dots.
+        binary: A `llama-server` program to start.
+        arguments: Of the program: further arguments.
+        file: A GGUF to serve instead of the model's: a copy with other metadata.
+        url: A server that runs already; it is not started, not stopped, and gets no probes.
+        api_key_variable: The environment variable that holds its API key.
+        seconds: How long one answer, or a start, may take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_ctx: int = Field(default=2048, gt=0)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    binary: str | None = None
+    arguments: tuple[str, ...] = ()
+    file: Path | None = None
+    url: str | None = Field(default=None, pattern="^https?://")
+    api_key_variable: str | None = None
+    seconds: float = Field(default=120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.url is not None and (self.binary or self.parameters or self.arguments or self.file):
+            raise ValueError("a server that runs already (url) takes no binary, parameters, arguments or file")
+        if self.binary is None and self.arguments:
+            raise ValueError("'arguments' are of a 'binary'; the package takes 'parameters'")
+        if self.binary is not None and self.parameters:
+            raise ValueError("'parameters' are of the package; a 'binary' takes 'arguments'")
+        return self

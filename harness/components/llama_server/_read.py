@@ -1,0 +1,111 @@
+"""Reading llama-server's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.stage import StageFailedError
+from harness.values import Distributions, Failure, Generation, Json
+
+_FINISH = {"eos": "end_token", "limit": "length", "word": "stop"}
+_SETTINGS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "stop",
+    "logit_bias",
+)
+
+
+def verbose_of(answer: Json | Sequence[Json]) -> Json | None:
+    """Return what a chat answer, or a stream's chunks, shows of its making; None where it shows nothing."""
+    chunks = [answer] if isinstance(answer, dict) else answer
+    found = [chunk["__verbose"] for chunk in chunks if "__verbose" in chunk]
+    return found[-1] if found else None
+
+
+def prompt_tokens_of(answer: Json | Sequence[Json]) -> int | None:
+    """Return how many ids the prompt of a chat answer had."""
+    shown = verbose_of(answer)
+    if shown is not None:
+        return int(shown["tokens_evaluated"])
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    return None if usage is None else int(usage["prompt_tokens"])
+
+
+def generation_of(answer: Json) -> Generation:
+    """Return the generation of a `/completion` answer, or of what a chat answer shows of its own.
+
+    Raises:
+        StageFailedError: the answer is none.
+    """
+    try:
+        ids = tuple(int(one) for one in answer["tokens"])
+        rows = _leading_rows(answer.get("completion_probabilities", ()), ids)
+        finish = _FINISH[answer["stop_type"]]
+        settings = _settings(answer["generation_settings"])
+        distributions = _distributions(rows) if rows else None
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"no completion ({type(error).__name__}: {error})"
+        raise StageFailedError(Failure(reason="broken", message=message)) from error
+    return Generation(ids=ids, chosen=ids, finish=finish, distributions=distributions, settings=settings)  # type: ignore[arg-type]
+
+
+def streamed_ids(chunks: Sequence[Json]) -> tuple[int, ...]:
+    """Return the ids of a stream that was asked for log-probabilities; those that complete no character are missing."""
+    choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
+    shown = [choice["logprobs"]["content"] for choice in choices if choice.get("logprobs")]
+    return tuple(int(one["id"]) for content in shown for one in content)
+
+
+def logprobs_of(answer: Json) -> dict[int, float]:
+    """Return the log-probabilities of the first generated position, by id."""
+    return {one["id"]: one["logprob"] for one in answer["completion_probabilities"][0]["top_logprobs"]}
+
+
+def stacked(steps: Sequence[Generation]) -> Distributions:
+    """Return the distributions of several generations, one below the other."""
+    rows = [step.distributions for step in steps]
+    assert all(row is not None and row.ids is not None and row.rest is not None for row in rows)
+    return Distributions(
+        np.concatenate([row.logprobs for row in rows if row is not None]),
+        np.concatenate([row.ids for row in rows if row is not None and row.ids is not None]),
+        np.concatenate([row.rest for row in rows if row is not None and row.rest is not None]),
+    )
+
+
+def _leading_rows(rows: Sequence[Json], ids: Sequence[int]) -> Sequence[Json]:
+    """Return the rows up to the first id without one: the server drops those that end inside a character."""
+    matching = (row["id"] == token for row, token in zip(rows, ids, strict=False))
+    return rows[: next((at for at, same in enumerate(matching) if not same), min(len(rows), len(ids)))]
+
+
+def _distributions(rows: Sequence[Json]) -> Distributions:
+    width = min(len(row["top_logprobs"]) for row in rows)
+    tops = [row["top_logprobs"][:width] for row in rows]
+    ids = np.array([[one["id"] for one in top] for top in tops], dtype=np.int32)
+    logprobs = np.array([[one["logprob"] for one in top] for top in tops], dtype=np.float32)
+    with np.errstate(divide="ignore"):
+        left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
+        rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
+    return Distributions(logprobs, ids, rest)
+
+
+def _settings(shown: Mapping[str, Any]) -> Json:
+    return {name: _as_asked(shown[name]) for name in _SETTINGS if name in shown}
+
+
+def _as_asked(value: Any) -> Any:
+    """Return a number as it was asked for: the server keeps 0.95 as a float32 and shows it as a float64."""
+    if isinstance(value, float):
+        return float(str(np.float32(value)))
+    return value

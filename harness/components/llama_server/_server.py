@@ -1,0 +1,128 @@
+"""The child's side: llama.cpp's own server, out of the package `xllamacpp` or as the program `llama-server`.
+
+Both log everything (verbosity 10), because only then the server adds to an answer what its model was really fed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+_EVERYTHING = 10
+_POLL = 0.05
+
+
+class Package:
+    """The server inside this process.
+
+    Args:
+        file: The GGUF.
+        chat_template: A template that replaces the file's own.
+        n_ctx: The context, in tokens.
+        parameters: Attributes of `xllamacpp.CommonParams`, nested ones with dots.
+    """
+
+    def __init__(self, file: str, chat_template: str | None, n_ctx: int, parameters: Mapping[str, Any]) -> None:
+        import xllamacpp
+
+        settings = xllamacpp.CommonParams()
+        settings.model.path = file
+        settings.n_ctx = n_ctx
+        settings.n_parallel = 1
+        settings.port = 0
+        settings.warmup = False
+        settings.use_jinja = True
+        settings.verbosity = _EVERYTHING
+        if chat_template is not None:
+            settings.chat_template = chat_template
+        for name, value in parameters.items():
+            _set(settings, name, value)
+        self._server = xllamacpp.Server(settings)
+
+    def url(self) -> str:
+        """Return where the server listens."""
+        return str(self._server.listening_address)
+
+    def identity(self) -> dict[str, str]:
+        """Return the version of what carries the server."""
+        return {"xllamacpp": importlib.metadata.version("xllamacpp")}
+
+
+class Program:
+    """The server as a program of its own; it ends with this process.
+
+    Args:
+        binary: The program.
+        file: The GGUF.
+        chat_template: A template that replaces the file's own.
+        n_ctx: The context, in tokens.
+        arguments: Further arguments.
+        seconds: How long its start may take.
+
+    Raises:
+        OSError: it does not start.
+    """
+
+    def __init__(
+        self, binary: str, file: str, chat_template: str | None, n_ctx: int, arguments: Sequence[str], seconds: float
+    ) -> None:
+        port = _free_port()
+        command = [binary, "--model", file, "--host", "127.0.0.1", "--port", str(port), "--ctx-size", str(n_ctx)]
+        command += ["--parallel", "1", "--jinja", "--no-warmup", "--log-verbosity", str(_EVERYTHING)]
+        if chat_template is not None:
+            command += ["--chat-template", chat_template]
+        self._url = f"http://127.0.0.1:{port}"
+        self._binary = binary
+        self._process = subprocess.Popen([*command, *arguments], stdin=subprocess.DEVNULL)
+        self._await(time.monotonic() + seconds)
+
+    def url(self) -> str:
+        """Return where the server listens.
+
+        Raises:
+            OSError: the program has ended.
+        """
+        self._check()
+        return self._url
+
+    def identity(self) -> dict[str, str]:
+        """Return which program it is."""
+        return {"program": self._binary}
+
+    def _await(self, until: float) -> None:
+        while True:
+            self._check()
+            with contextlib.suppress(httpx.HTTPError):
+                httpx.get(f"{self._url}/health", timeout=1, trust_env=False).raise_for_status()
+                return
+            if time.monotonic() > until:
+                self._process.kill()
+                raise OSError(f"{self._binary} did not become ready in time")
+            time.sleep(_POLL)
+
+    def _check(self) -> None:
+        status = self._process.poll()
+        if status is not None:
+            raise OSError(f"{self._binary} ended with status {status}")
+
+
+def _set(settings: Any, name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    for step in path:
+        settings = getattr(settings, step)
+    if not hasattr(settings, last):
+        raise AttributeError(f"the server has no parameter {name!r}")
+    setattr(settings, last, value)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

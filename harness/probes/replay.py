@@ -1,0 +1,87 @@
+"""The replay model: it generates the ids that one writes into it, whatever it is asked.
+
+With all token embeddings, attention and feed-forward weights zero, what the network computes at a position rests on the
+position's embedding alone. Position p of the script has a direction of its own; the output row of a token is the sum of
+the directions of the positions where it is to come. So any ids can follow each other, repeated ones too.
+
+llama.cpp maps a model file into memory. What is written into the file while a server has it open is what the server
+computes with next, so one server replays any number of scripts without being started again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from harness.probes.file import vocabulary_size, write_probe
+from harness.probes.gpt2 import skeleton
+from harness.values import ModelRef
+
+WIDTH = 256
+LONGEST = WIDTH - 1
+"""The most ids of a script: one direction each, and one for every position outside the script."""
+_WEIGHT = 4.0
+"""Makes the scripted id lead by sqrt(256) x 4 = 64 nats, which no sampling setting turns."""
+
+
+class ReplayModel:
+    """A replay model in a file.
+
+    Args:
+        model: The model whose vocabulary and template it has.
+        path: Where to write it.
+        context: The most positions of prompt and script together.
+
+    Raises:
+        ModelFileError: the model's file is damaged.
+    """
+
+    def __init__(self, model: ModelRef, path: Path, context: int) -> None:
+        self.path = path
+        self._context = context
+        values, tensors = skeleton(WIDTH, context, vocabulary_size(model.path))
+        places = write_probe(path, model.path, model.chat_template, values, tensors)
+        self._rows = places["output.weight"]
+        self._positions = places["position_embd.weight"]
+        self._written: set[int] = set()
+        self._file = os.open(path, os.O_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        os.close(self._file)
+        self.path.unlink(missing_ok=True)
+
+    def script(self, ids: Sequence[int], after: int) -> None:
+        """Make the model generate these ids after a prompt of so many.
+
+        Args:
+            ids: What it is to generate, an end token included if it shall end.
+            after: The number of ids of the prompt.
+
+        Raises:
+            ValueError: the script is longer than `LONGEST`, or does not fit the context.
+        """
+        if len(ids) > LONGEST:
+            raise ValueError(f"a script has at most {LONGEST} ids, not {len(ids)}")
+        if not 1 <= after <= self._context - len(ids):
+            raise ValueError(f"{after} prompt and {len(ids)} scripted ids do not fit {self._context} positions")
+        positions = np.zeros((self._context, WIDTH), dtype=np.float32)
+        positions[:, LONGEST] = 1
+        steps = np.arange(len(ids))
+        # The last id of the prompt gives the first of the script.
+        positions[after - 1 + steps, LONGEST] = 0
+        positions[after - 1 + steps, steps] = 1
+        os.pwrite(self._file, positions.tobytes(), self._positions)
+        rows = {token: np.zeros(WIDTH, dtype=np.float16) for token in self._written | set(ids)}
+        for step, token in enumerate(ids):
+            rows[token][step] = _WEIGHT
+        for token, row in rows.items():
+            os.pwrite(self._file, row.tobytes(), self._rows + token * row.nbytes)
+        self._written = set(ids)

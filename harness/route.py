@@ -1,0 +1,76 @@
+"""The chained route of a stack whose client and server are two parts: a real call, watched on the wire between them."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from harness.stage import Caller, Served, StageFailedError, StageRefusedError, StageUnobservedError
+from harness.values import Case, Failure, Observation, Refusal
+from harness.wire.api import refusal
+from harness.wire.chat import request_of
+from harness.wire.proxy import Exchange, RecordingProxy
+
+
+class ServedRoute:
+    """A client, a recording proxy and a server.
+
+    Args:
+        client: Makes the call.
+        server: Answers it.
+    """
+
+    def __init__(self, client: Caller, server: Served) -> None:
+        self._client = client
+        self._server = server
+        self._proxy = RecordingProxy(None)
+
+    def __enter__(self) -> Self:
+        self._proxy.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._proxy.__exit__(kind, error, tb)
+
+    def chat(self, case: Case, *, stream: bool) -> Observation:
+        """Run the case and return what every stage produced, as far as it shows."""
+        proxy = self._proxy
+        proxy.upstream, proxy.key_variable = self._server.url(), self._server.key_variable()
+        proxy.additions = self._server.additions(case, stream=stream)
+        proxy.exchanges.clear()
+        found: dict[str, Any] = {}
+        ended: Refusal | Failure | None = None
+        try:
+            found["reply"] = self._client.call(case, proxy.url, stream=stream)
+        except StageRefusedError as refused:
+            ended = refused.refusal
+        except StageFailedError as failed:
+            ended = failed.failure
+        if not proxy.exchanges:
+            # Nothing left the client.
+            return Observation(request=ended)
+        exchange = proxy.exchanges[-1]
+        found["request"] = request_of(exchange.body)
+        if ended is not None:
+            found["broke"] = self._said(exchange) or ended
+        shown = self._seen(case, exchange)
+        return shown.model_copy(update=found)
+
+    def _seen(self, case: Case, exchange: Exchange) -> Observation:
+        try:
+            return self._server.seen(case, exchange.body, exchange.answer())
+        except StageUnobservedError as hidden:
+            return Observation(prompt=hidden.unobserved)
+        except StageFailedError as failed:
+            return Observation(broke=failed.failure)
+
+    def _said(self, exchange: Exchange) -> Refusal | Failure | None:
+        """Return the server's own words, which a client may have wrapped; and its death, if it died."""
+        if exchange.status >= 400:
+            return refusal(exchange.status, bytes(exchange.data))
+        if exchange.status == 0:
+            try:
+                self._server.url()
+            except StageFailedError as failed:
+                return failed.failure
+        return None
