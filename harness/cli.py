@@ -57,6 +57,10 @@ Where = Annotated[
 ]
 As = Annotated[Format, typer.Option("--format", help="A report for a reader, or one JSON object and nothing else.")]
 Cases = Annotated[list[str] | None, typer.Option("--case", help="Only this case; may be given several times.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write the report as one page that needs no network.")]
+Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write the report for a pull-request comment.")]
+Junit = Annotated[Path | None, typer.Option("--junit", help="Write the report as JUnit XML.")]
+Sarif = Annotated[Path | None, typer.Option("--sarif", help="Write the report as SARIF 2.1.0.")]
 Model = Annotated[str | None, typer.Option("--model", help="A model of stacks/models.toml.")]
 
 
@@ -81,6 +85,10 @@ def check(
     model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be repeated.")] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Keep every trace in this folder.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where any case was unobserved.")] = False,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
     project: Where = None,
     form: As = Format.TEXT,
 ) -> None:
@@ -88,19 +96,25 @@ def check(
     from harness.compare.outcome import Outcome
     from harness.report import machine
     from harness.report.console import print_verdicts
-    from harness.session import check as run_check
+    from harness.report.sheet import sheet_of_check
+    from harness.session import checked as run_check
     from harness.stack import load_stack, stack_names
 
     place = _project(project)
-    verdicts = []
+    outputs = _Outputs(html, markdown, junit, sarif)
+    verdicts, sheets = [], []
     with _progress() as progress:
         for name in names or stack_names(place):
             stack = load_stack(place, name)
-            for verdict in run_check(place, stack, case or (), model or (), progress, save):
-                verdicts.append(verdict)
+            wanted = bool(outputs.wanted)
+            for checked in run_check(place, stack, case or (), model or (), progress, save, keep=wanted):
+                verdicts.append(checked.verdict)
+                if outputs.wanted:
+                    sheets.append(sheet_of_check(checked, _command()))
                 progress.clear()
                 if form is Format.TEXT:
-                    print_verdicts(_console(), [verdict])
+                    print_verdicts(_console(), [checked.verdict])
+    outputs.write(sheets)
     if not verdicts:
         raise UserError("none of these cases is asked of these models", "harness stacks lists both")
     statuses = {verdict.status for verdict in verdicts}
@@ -109,6 +123,49 @@ def check(
     status = CONVICTED if "convicted" in statuses else UNJUDGED if unjudged else CLEAN
     if form is Format.JSON:
         print(machine.to_json(machine.CHECK, exit_status=status, verdicts=verdicts))
+    raise typer.Exit(status)
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="STACK_A", help="The stack that the other is held against.")],
+    b: Annotated[str, typer.Argument(metavar="STACK_B", help="The other stack.")],
+    case: Cases = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be repeated.")] = None,
+    other_model: Annotated[
+        str | None, typer.Option("--other-model", help="Another model for STACK_B; different answers are then natural.")
+    ] = None,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Hold two stacks against each other, and name the stage that makes the difference."""
+    from harness.diff import diff as run_diff
+    from harness.report import machine
+    from harness.report.console import print_diff
+    from harness.report.sheet import sheet_of_diff
+    from harness.stack import load_stack
+
+    place = _project(project)
+    outputs = _Outputs(html, markdown, junit, sarif)
+    found = []
+    with _progress() as progress:
+        first, second = load_stack(place, a), load_stack(place, b)
+        for compared in run_diff(place, first, second, case or (), model or (), other_model, progress):
+            found.append(compared)
+            progress.clear()
+            if form is Format.TEXT:
+                print_diff(_console(), compared.diff)
+    if not found:
+        raise UserError("none of these cases is asked of these models", "harness stacks lists both")
+    outputs.write([sheet_of_diff(compared, _command()) for compared in found])
+    statuses = {compared.diff.status for compared in found}
+    status = CONVICTED if "different" in statuses else UNJUDGED if "unjudged" in statuses else CLEAN
+    if form is Format.JSON:
+        print(machine.to_json(machine.DIFF, exit_status=status, diffs=[compared.diff for compared in found]))
     raise typer.Exit(status)
 
 
@@ -229,6 +286,47 @@ def demo(form: As = Format.TEXT) -> None:
         ]
         print(machine.to_json(machine.DEMO, exit_status=status, scenes=content))
     raise typer.Exit(status)
+
+
+class _Outputs:
+    """The files that a report is written to. Their folders are looked at before the work begins, not after it."""
+
+    def __init__(self, html: Path | None, markdown: Path | None, junit: Path | None, sarif: Path | None) -> None:
+        self._files = {"html": html, "markdown": markdown, "junit": junit, "sarif": sarif}
+        for path in self.wanted.values():
+            if path.is_dir() or not path.absolute().parent.is_dir():
+                raise UserError(f"no file can be written at {path}", "name a file in a folder that exists")
+        if html is not None:
+            self._writer("html")
+
+    @property
+    def wanted(self) -> dict[str, Path]:
+        """The files asked for, by kind."""
+        return {kind: path for kind, path in self._files.items() if path is not None}
+
+    def write(self, sheets: list[Any]) -> None:
+        """Write the reports asked for."""
+        from harness.golden import write_file
+
+        for kind, path in self.wanted.items():
+            write_file(path, self._writer(kind)(sheets).encode("utf-8"))
+
+    @staticmethod
+    def _writer(kind: str) -> Any:
+        import importlib
+
+        from harness.errors import MissingPackageError
+
+        try:
+            return getattr(importlib.import_module(f"harness.report.{kind}"), f"to_{kind}")
+        except ImportError as error:
+            raise MissingPackageError(f"a report as {kind}", str(error.name), "report") from error
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["harness", *sys.argv[1:]])
 
 
 def _sentence(scene: Any) -> str:

@@ -62,19 +62,21 @@ class Golden(Value):
         case: The case.
         model: The model's name.
         request: The client stage's output; it has always one.
-        prompt: The template stage's, or its refusal.
+        prompt: The template stage's, or its refusal; None where it is not known, which of a stored golden it always is.
         tokens: The tokenization stage's; None after a refusal.
         generation: The inference stage's, or the refusal of a prompt longer than a context; None after a refusal.
         reply: The postprocess stage's; None after a refusal.
+        streamed: What a stream must add up to, where that is something else.
     """
 
     case: Case
     model: str
     request: Request
-    prompt: Prompt | Refusal
+    prompt: Prompt | Refusal | None
     tokens: Tokens | None = None
     generation: Generation | Refusal | None = None
     reply: Reply | None = None
+    streamed: Reply | None = None
 
     def value(self, stage: Stage) -> Any:
         """Return what the stage should produce, or None where there is nothing to hold it against."""
@@ -240,6 +242,7 @@ def encode(golden: Golden) -> dict[str, bytes]:
     if isinstance(golden.prompt, Refusal):
         files["refusal.json"] = _refusal_bytes(Stage.TEMPLATE, golden.prompt)
         return files
+    assert golden.prompt is not None
     assert golden.tokens is not None
     files["prompt.txt"] = golden.prompt.text.encode("utf-8")
     files["tokens.json"] = _json_bytes(

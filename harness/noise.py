@@ -21,8 +21,8 @@ from harness.documents import read_json
 from harness.errors import UserError
 from harness.golden import NOISE, Golden, write_file
 from harness.project import Project
-from harness.stack import Stack, load_component, open_stack
-from harness.stage import Stage
+from harness.stack import RunningStack, Stack, load_component, open_stack
+from harness.stage import Stage, StageFailedError
 from harness.trace import Tracer
 from harness.values import Generation, ModelRef
 
@@ -95,6 +95,24 @@ def load_noise(project: Project, model: str) -> Noise | None:
     """
     path = noise_path(project, model)
     return read_json(path, Noise) if path.is_file() else None
+
+
+def floor_of(project: Project, running: RunningStack) -> Floor | None:
+    """Return the noise floor of a running stack; None where none was measured for its model.
+
+    Raises:
+        UserError: the file is wrong.
+    """
+    noise = load_noise(project, running.model.name)
+    if noise is None:
+        return None
+    component = running.stack.stages.component(Stage.INFERENCE)
+    kind = getattr(running.part(Stage.INFERENCE), "noise_class", None)
+    try:
+        return noise.floor(component, kind() if kind is not None else "an engine of another kind")
+    except StageFailedError:
+        # It does not start: nothing will be compared, and the stages say why.
+        return noise.floor(component, "an engine that does not start")
 
 
 def noise_path(project: Project, model: str) -> Path:

@@ -68,8 +68,10 @@ POLICY_WHOLE_CHARACTER = "length-completes-character"
 
 POLICY_CONTINUED = "last-turn-continued"
 """The policy of stacks that go on with a conversation's last message where it is the assistant's, unasked."""
-POLICY_FLATTENED = "content-flattened"
-"""The policy of stacks that hand a template plain text where the caller gave text parts, or nothing."""
+POLICY_NULL_EMPTY = "null-as-empty"
+"""The policy of stacks that hand a template an empty text where the caller gave no content."""
+POLICY_JOINED = {"parts-joined": "", "parts-joined-by-space": " ", "parts-joined-by-newline": "\n"}
+"""The policies of stacks that hand a template one text where the caller gave text parts, with what joins them."""
 POLICY_PREFILL = "prefill-in-content"
 """The policy of stacks whose reply repeats the assistant's words that it goes on with."""
 POLICY_UNPARSED = "unparsed"
@@ -186,8 +188,10 @@ class Reference:
 
     def _other_prompts(self, case: Case, request: Request, text: str | None) -> dict[str, str]:
         """Return the texts that declared policies would give instead, where they are others."""
-        flat = request.model_copy(update={"messages": tuple(_flattened(message) for message in request.messages)})
-        ways = {POLICY_FLATTENED: (flat, case.options)}
+        ways = {
+            name: (_flattened(request, joint), case.options)
+            for name, joint in {POLICY_NULL_EMPTY: None, **POLICY_JOINED}.items()
+        }
         if _ends_with_assistant(request) and not case.options.continue_final_message:
             going_on = case.options.model_copy(update={"continue_final_message": True})
             ways[POLICY_CONTINUED] = (request, going_on)
@@ -288,12 +292,21 @@ def _ends_with_assistant(request: Request) -> bool:
     return bool(request.messages[-1].get("role") == "assistant")
 
 
-def _flattened(message: Json) -> Json:
-    """Return a message whose content is plain text: text parts joined, and an empty text for nothing."""
-    content = message.get("content", "")
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        return {**message, "content": "".join(str(part.get("text", "")) for part in content)}
-    return {**message, "content": ""} if content is None else message
+def _flattened(request: Request, joint: str | None) -> Request:
+    """Return a request whose contents are plain texts: nothing is an empty text, and parts are joined if at all."""
+    messages = []
+    for message in request.messages:
+        content = message.get("content", "")
+        if content is None:
+            content = ""
+        if joint is not None and isinstance(content, list) and all(_is_text(part) for part in content):
+            content = joint.join(part["text"] for part in content)
+        messages.append({**message, "content": content})
+    return request.model_copy(update={"messages": tuple(messages)})
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def _trained_context(file: ModelFile) -> int:

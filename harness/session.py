@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.compare.inference import Floor
 from harness.errors import UserError
 from harness.golden import Golden, cases_for, is_asked, load_golden, load_provenance
-from harness.noise import EngineNoise, load_noise, measure_noise, save_noise
+from harness.noise import EngineNoise, floor_of, measure_noise, save_noise
 from harness.project import Project
 from harness.stack import RunningStack, Stack, load_component, open_stack, resolve_model
-from harness.stage import Stage, StageFailedError
+from harness.stage import Stage
 from harness.trace import Run, Trace, Tracer, save_trace
 from harness.values import Case, ModelRef, Observation
 from harness.verdict import Judge, StageResult, Verdict, convict, explain_by_rerun
@@ -93,7 +92,26 @@ def open_session(
     with open_stack(stack, model) as running:
         for stage, hook in plants:
             running.part(stage).plant(hook)
-        yield Session(running, goldens, Judge(policies, _floor(project, running)))
+        yield Session(running, goldens, Judge(policies, floor_of(project, running)))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A verdict with what it rests on.
+
+    Attributes:
+        verdict: The verdict.
+        goldens: The goldens, by case.
+        traces: The traces, by case; empty unless they were to be kept.
+        limit: The largest divergence that is noise, in nats; None where none was measured.
+        parts: What ran, by component.
+    """
+
+    verdict: Verdict
+    goldens: dict[str, Golden]
+    traces: dict[str, Trace]
+    limit: float | None
+    parts: dict[str, str]
 
 
 def check(
@@ -104,7 +122,22 @@ def check(
     progress: Progress = lambda *_: None,
     save: Path | None = None,
 ) -> Iterator[Verdict]:
-    """Hold a stack against its goldens; one verdict a model.
+    """Hold a stack against its goldens; one verdict a model. Takes and raises what `checked` does."""
+    for one in checked(project, stack, cases, models, progress, save):
+        yield one.verdict
+
+
+def checked(
+    project: Project,
+    stack: Stack,
+    cases: Sequence[str] = (),
+    models: Sequence[str] = (),
+    progress: Progress = lambda *_: None,
+    save: Path | None = None,
+    *,
+    keep: bool = False,
+) -> Iterator[Checked]:
+    """Hold a stack against its goldens; one verdict a model, with what it rests on.
 
     Args:
         project: Where stacks and goldens are.
@@ -113,6 +146,7 @@ def check(
         models: Names; empty means all that the stack names.
         progress: Told of every case.
         save: A folder to keep every trace in, as `<stack>/<model>/<case>.*`.
+        keep: Keep every trace in memory, for a report.
 
     Raises:
         UserError: something named does not exist, is broken, or does not belong together.
@@ -124,13 +158,35 @@ def check(
             continue
         with open_session(project, stack, model, wanted) as session:
             results: list[StageResult] = []
+            traces: dict[str, Trace] = {}
             for done, case in enumerate(session.goldens):
                 progress(f"{stack.name} {name} {case}", done, len(session.goldens))
                 trace = session.trace(case)
                 if save is not None:
                     save_trace(trace, save / stack.name / name)
+                if keep:
+                    traces[case] = trace
                 results.extend(session.judge.case(session.goldens[case], trace))
-            yield session.verdict(results)
+            floor = session.judge.floor
+            yield Checked(
+                verdict=session.verdict(results),
+                goldens=session.goldens,
+                traces=traces,
+                limit=None if floor is None else floor.limit,
+                parts=identities(session.running),
+            )
+
+
+def identities(running: RunningStack) -> dict[str, str]:
+    """Return what every component of a running stack says of itself, by name."""
+    found = {}
+    for name, part in running.parts.items():
+        try:
+            identity = part.identity()
+        except Exception as error:  # noqa: BLE001 - what a part cannot say of itself must not end a run
+            identity = {"identity": f"unknown ({type(error).__name__})"}
+        found[name] = ", ".join(f"{key} {value}" for key, value in identity.items())
+    return found
 
 
 def observe(
@@ -173,16 +229,3 @@ def record_noise(project: Project, stack: Stack, model: str, progress: Progress 
     noise = measure_noise(stack, reference, goldens, progress)
     save_noise(project, model, stack.stages.component(Stage.INFERENCE), noise)
     return noise
-
-
-def _floor(project: Project, running: RunningStack) -> Floor | None:
-    noise = load_noise(project, running.model.name)
-    if noise is None:
-        return None
-    component = running.stack.stages.component(Stage.INFERENCE)
-    kind = getattr(running.part(Stage.INFERENCE), "noise_class", None)
-    try:
-        return noise.floor(component, kind() if kind is not None else "an engine of another kind")
-    except StageFailedError:
-        # It does not start: nothing will be compared, and the stages say why.
-        return noise.floor(component, "an engine that does not start")

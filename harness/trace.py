@@ -28,6 +28,7 @@ from harness.values import (
     Failure,
     Generation,
     Observation,
+    Prompt,
     Refusal,
     Reply,
     Tokens,
@@ -102,6 +103,11 @@ class Tracer:
         self._running = running
         self._seconds: dict[Stage, float] = {}
 
+    @property
+    def seconds(self) -> Mapping[Stage, float]:
+        """Time spent by stage since the last trace began."""
+        return self._seconds
+
     def trace(self, golden: Golden, runs: Iterable[Run] = tuple(Run)) -> Trace:
         """Run a case and return what was observed."""
         self._seconds = {}
@@ -133,7 +139,7 @@ class Tracer:
             return self._attempt(stage, lambda: part.request(golden.case))
         if stage is Stage.TEMPLATE:
             return self._attempt(stage, lambda: part.render(golden.request, golden.case.options))
-        if isinstance(golden.prompt, Refusal):
+        if not isinstance(golden.prompt, Prompt):
             return None
         prompt, tokens, generation = golden.prompt, golden.tokens, golden.generation
         if stage is Stage.TOKENIZATION:

@@ -133,7 +133,7 @@ class Judge:
 
     def __init__(self, policies: Mapping[tuple[Stage, str], str], floor: Floor | None) -> None:
         self._policies = policies
-        self._floor = floor
+        self.floor = floor
 
     def case(self, golden: Golden, trace: Trace) -> tuple[StageResult, ...]:
         """Return the result of every stage that the golden has something to say of."""
@@ -152,7 +152,8 @@ class Judge:
         """Compare a stage's isolated outputs; of stream and non-stream the worse counts."""
         seen = [self.compare(stage, golden, trace.output(Run.ISOLATED, stage))]
         if stage is Stage.POSTPROCESS and Run.ISOLATED_STREAM in trace.runs:
-            seen.append(self.compare(stage, golden, trace.output(Run.ISOLATED_STREAM, stage)))
+            streamed = golden.model_copy(update={"reply": golden.streamed or golden.reply})
+            seen.append(self.compare(stage, streamed, trace.output(Run.ISOLATED_STREAM, stage)))
         return min(seen, key=lambda comparison: _WORST.index(comparison.outcome))
 
     def compare(self, stage: Stage, golden: Golden, observed: object) -> Comparison:
@@ -166,7 +167,7 @@ class Judge:
         if stage is Stage.TOKENIZATION:
             return tokenization.compare(expected, observed, policies)  # type: ignore[arg-type]
         if stage is Stage.INFERENCE:
-            return inference.compare(expected, observed, golden.request.settings, self._floor)  # type: ignore[arg-type]
+            return inference.compare(expected, observed, golden.request.settings, self.floor)  # type: ignore[arg-type]
         return postprocess.compare(expected, observed, policies)  # type: ignore[arg-type]
 
     def _chained(self, golden: Golden, trace: Trace, run: Run, results: dict[Stage, StageResult]) -> None:
@@ -249,6 +250,7 @@ def convict(
     model: str,
     results: Sequence[StageResult],
     explain: Callable[[StageResult], Literal["state", "nondeterminism"]],
+    same: str = "golden in, golden out",
 ) -> Verdict:
     """Return the verdict on all results.
 
@@ -257,11 +259,12 @@ def convict(
         model: The model's name.
         results: Every stage of every case.
         explain: Tells state from nondeterminism, by running the case again; asked only for unexplained results.
+        same: Why a stage is cleared, in a few words.
     """
     results = _one_start(results)
     findings = tuple(finding for stage in Stage for finding in _findings(stage, results, explain))
     convicted = {finding.stage for finding in findings}
-    stages = {stage: _stage_verdict(stage, results, findings, convicted) for stage in Stage}
+    stages = {stage: _stage_verdict(stage, results, findings, convicted, same) for stage in Stage}
     unseen = [stage for stage, verdict in stages.items() if verdict.status == "unobserved"]
     cases = len({result.case for result in results})
     status: Literal["convicted", "clean", "unjudged"]
@@ -367,7 +370,7 @@ def _length(difference: Difference) -> int:
 
 
 def _stage_verdict(
-    stage: Stage, results: Sequence[StageResult], findings: Sequence[Finding], convicted: set[Stage]
+    stage: Stage, results: Sequence[StageResult], findings: Sequence[Finding], convicted: set[Stage], same: str
 ) -> StageVerdict:
     own = [result for result in results if result.stage is stage]
     outcomes: dict[Outcome, int] = {}
@@ -383,17 +386,17 @@ def _stage_verdict(
         return StageVerdict(status="unobserved", outcomes=outcomes, why="; ".join(reasons))
     fed_by = sorted({r.follows for r in own if r.follows in convicted}, key=list(Stage).index)
     if fed_by:
-        why = f"{_cleared(own)}; in the chain it gets what {', '.join(fed_by)} made"
+        why = f"{_cleared(own, same)}; in the chain it gets what {', '.join(fed_by)} made"
         return StageVerdict(status="inherits", outcomes=outcomes, why=why)
-    return StageVerdict(status="cleared", outcomes=outcomes, why=_cleared(own))
+    return StageVerdict(status="cleared", outcomes=outcomes, why=_cleared(own, same))
 
 
-def _cleared(own: Sequence[StageResult]) -> str:
+def _cleared(own: Sequence[StageResult], same: str) -> str:
     worst = max((r.isolated.measured["kl"] for r in own if "kl" in r.isolated.measured), default=None)
     if worst is not None:
         limit = max(r.isolated.measured["limit"] for r in own if "limit" in r.isolated.measured)
         return f"same ids in, same numbers out (KL at most {worst:.3g}, limit {limit:.3g} nats)"
-    return "golden in, golden out"
+    return same
 
 
 def _notes(results: Sequence[StageResult]) -> Iterable[str]:

@@ -33,7 +33,7 @@ from harness.values import (
 from harness.verdict import Judge, StageResult, Verdict, convict
 
 PIECES = ("<end>", "Hi", " there", "!", "?")
-FLOOR = Floor(limit=0.01, source="3 times the noise of made engines")
+FLOOR = Floor(limit=0.01, mean=0.01, source="3 times the noise of made engines")
 SETTINGS = {"temperature": 0, "max_tokens": 8}
 CRASH = Failure(reason="crash", signal="SIGSEGV", log=("ggml: out of order",))
 

@@ -118,7 +118,7 @@ def compare_endings(golden: Any, observed: Any) -> Comparison | None:
     if isinstance(observed, Refusal):
         return _refused(golden, observed)
     if isinstance(golden, Refusal):
-        summary = f"it accepts what the reference refuses ({golden.error}: {golden.message})"
+        summary = f"it accepts what must be refused ({golden.error}: {golden.message})"
         return diverged(Difference(summary=summary, causes=(f"accepts\0{golden.error}",)))
     return None
 

@@ -35,7 +35,7 @@ def compare(golden: Reply, observed: Reply | Ending | None, policies: Mapping[st
         if name in policies:
             return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
     first = places[0]
-    summary = f"{first.at} is {_short(first.observed)}, must be {_short(first.golden)}"
+    summary = f"{first.at} is {_short(first.observed)}, not {_short(first.golden)}"
     if matching:
         summary = f"the reply is that of the policy {matching[0]}, which this stack does not declare: {summary}"
     causes = (matching[0],) if matching else tuple(_cause(place) for place in places)

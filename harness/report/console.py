@@ -11,23 +11,24 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.hunks import common_prefix
 from harness.compare.outcome import Hunk, Outcome
-from harness.report.visible import shorten, visible, visible_pair
+from harness.report.difference import place
+from harness.report.visible import visible
 from harness.stage import Stage
 from harness.values import Ending, Generation, Observation, Prompt, Reply, Request, Tokens
 from harness.verdict import Finding, StageVerdict, Verdict
 
 if TYPE_CHECKING:
+    from harness.diff import Diff
     from harness.doctor.diagnosis import Diagnosis
     from harness.overview import Overview
     from harness.record import Recorded
 
 _STATUS_STYLE = {"cleared": "green", "convicted": "bold red", "inherits": "yellow", "unobserved": "bold yellow"}
 _VERDICT_STYLE = {"clean": "bold green", "convicted": "bold red", "unjudged": "bold yellow"}
+DIFF_WORDS = {"convicted": "differs", "cleared": "agrees"}
+"""What the statuses of a verdict are called where two stacks are held against each other and none is right."""
 _HUNKS = 3
-_CONTEXT = 40
-_LONGEST = 400
 _CASES = 6
 
 
@@ -38,10 +39,10 @@ def render_verdict(verdict: Verdict) -> RenderableType:
         Text.assemble(
             (verdict.stack, "bold"), " around ", (verdict.model, "bold"), f", {cases} case{'' if cases == 1 else 's'}"
         ),
-        _stages(verdict.stages),
+        stages_table(verdict.stages),
     ]
     for finding in verdict.findings:
-        parts += [Text(), _finding(finding, cases)]
+        parts += [Text(), finding_block(finding, cases)]
     if verdict.notes:
         parts += [Text(), *(Padding(Text(visible(note), style="yellow"), (0, 0, 0, 2)) for note in verdict.notes)]
     parts += [Text(), Text(visible(verdict.line), style=_VERDICT_STYLE[verdict.status])]
@@ -59,7 +60,7 @@ def finding_text(finding: Finding, width: int = 100) -> str:
     """Return a finding as plain text."""
     console = Console(width=width, file=StringIO(), color_system=None, highlight=False)
     with console.capture() as captured:
-        console.print(_finding(finding, len(finding.cases)))
+        console.print(finding_block(finding, len(finding.cases)))
     return captured.get().rstrip()
 
 
@@ -81,14 +82,15 @@ def render_observation(observation: Observation) -> RenderableType:
     return table
 
 
-def _stages(stages: Mapping[Stage, StageVerdict]) -> Table:
+def stages_table(stages: Mapping[Stage, StageVerdict], words: Mapping[str, str] | None = None) -> Table:
+    """Return what is said of each stage, as a table; a status may be called by another word."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("stage", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("cases", no_wrap=True)
     table.add_column("why", overflow="fold")
     for stage, said in stages.items():
-        status = Text(said.status, style=_STATUS_STYLE[said.status])
+        status = Text((words or {}).get(said.status, said.status), style=_STATUS_STYLE[said.status])
         table.add_row(stage, status, _counts(said.outcomes), Text(visible(said.why), overflow="fold"))
     return table
 
@@ -101,7 +103,8 @@ def _counts(outcomes: Mapping[Outcome, int]) -> str:
     return "\n".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome if outcome in outcomes) or "none"
 
 
-def _finding(finding: Finding, cases: int) -> RenderableType:
+def finding_block(finding: Finding, cases: int) -> RenderableType:
+    """Return a finding with its smallest differences."""
     head = Text.assemble((str(finding.stage), "bold red"), f" ({finding.kind}): ", visible(finding.summary))
     listed = ", ".join(finding.cases[:_CASES])
     more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
@@ -121,26 +124,15 @@ def _indented(text: str) -> Padding:
 
 
 def _hunk(hunk: Hunk) -> Padding:
-    golden, observed = visible_pair(hunk.golden, hunk.observed)
-    if len(golden) > _LONGEST or len(observed) > _LONGEST:
-        golden, observed = _without_common(golden, observed)
-    before, after = visible(hunk.before)[-_CONTEXT:], visible(hunk.after)[:_CONTEXT]
+    shown = place(hunk)
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("@", Text(visible(hunk.at), style="dim"))
-    for sign, text, style in (("-", golden, "green"), ("+", observed, "red")):
-        middle = f"\u27e6{shorten(text, _LONGEST)}\u27e7"
-        table.add_row(sign, Text.assemble((before, "dim"), (middle, style), (after, "dim")))
+    table.add_row("@", Text(shown.at, style="dim"))
+    for sign, text, style in (("-", shown.expected, "green"), ("+", shown.observed, "red")):
+        middle = f"\u27e6{text}\u27e7"
+        table.add_row(sign, Text.assemble((shown.before, "dim"), (middle, style), (shown.after, "dim")))
     return Padding(table, (0, 0, 0, 4))
-
-
-def _without_common(one: str, other: str) -> tuple[str, str]:
-    """Leave out most of what two long texts begin and end with alike."""
-    start = max(common_prefix(one, other) - _CONTEXT, 0)
-    end = max(common_prefix(one[start:][::-1], other[start:][::-1]) - _CONTEXT, 0)
-    head, tail = "\u2026" if start else "", "\u2026" if end else ""
-    return f"{head}{one[start : len(one) - end]}{tail}", f"{head}{other[start : len(other) - end]}{tail}"
 
 
 def _value(value: object) -> Text:
@@ -215,3 +207,38 @@ def print_scene(console: Console, planted: str, sentence: str, verdict: Verdict)
     console.print(Text(sentence, style="dim"))
     console.print()
     print_verdicts(console, [verdict])
+
+
+def print_diff(console: Console, diff: Diff) -> None:
+    """Print a diff: the table of stages, each finding with what the reference says of it, the swaps, and the line."""
+    cases = len({result.case for result in diff.verdict.results})
+    console.print(
+        Text.assemble((diff.a, "bold"), " (-) and ", (diff.b, "bold"), f" (+) around {diff.model}, {_cases(cases)}")
+    )
+    console.print(stages_table(diff.verdict.stages, DIFF_WORDS))
+    for finding, sides in zip(diff.verdict.findings, diff.sides, strict=True):
+        console.print()
+        console.print(finding_block(finding, cases))
+        if sides is not None:
+            console.print(_indented(visible(sides.describe(diff.a, diff.b))))
+    if diff.swaps:
+        console.print()
+        console.print(_swaps(diff))
+    for note in diff.verdict.notes:
+        console.print(Padding(Text(visible(note), style="yellow"), (0, 0, 0, 2)))
+    console.print()
+    console.print(Text(visible(diff.line), style=_VERDICT_STYLE[diff.verdict.status]))
+    console.print()
+
+
+def _swaps(diff: Diff) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("swapped", no_wrap=True)
+    table.add_column("differ", justify="right")
+    table.add_column("then equal", justify="right")
+    table.add_column("", overflow="fold")
+    for swap in diff.swaps:
+        left = sorted(set(swap.differ) - set(swap.equal))
+        more = f"still different: {', '.join(left[:_CASES])}" if left else f"{diff.b} with {diff.a}'s {swap.stage}"
+        table.add_row(swap.stage, str(len(swap.differ)), str(len(swap.equal)), Text(visible(more)))
+    return table

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 CHECK = "harness.check/1"
+DIFF = "harness.diff/1"
 DEMO = "harness.demo/1"
 DOCTOR = "harness.doctor/1"
 RECORD = "harness.record/1"

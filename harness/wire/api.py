@@ -20,7 +20,8 @@ except ImportError as error:
 MOST_BYTES = 256 << 20
 """The longest answer that is read, streamed or not."""
 _SHOWN = 200
-_CONTEXT_WORDS = ("exceed", "context")
+_CONTEXT_WORDS = (("exceed", "context"), ("maximum context length",))
+"""What stands in a refusal of a prompt that does not fit: of llama.cpp, or of OpenAI and those who quote it."""
 
 
 class Api:
@@ -119,7 +120,7 @@ def refusal(status: int, data: bytes) -> Refusal:
     error = said.get("error", said) if isinstance(said, dict) else said
     message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
     text = _shown(data) if message is None else _first_line(str(message))
-    context = all(word in text.lower() for word in _CONTEXT_WORDS)
+    context = any(all(word in text.lower() for word in words) for words in _CONTEXT_WORDS)
     return Refusal(error=f"HTTP {status}", message=text, context=context)
 
 

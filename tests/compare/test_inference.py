@@ -11,7 +11,7 @@ from harness.values import Distributions, Failure, Refusal, Unobserved
 from tests.made import FLOOR, LOGITS, distributions, generation, row
 
 GREEDY = {"temperature": 0, "max_tokens": 8}
-LOOSE = Floor(limit=100.0, source="no limit to speak of")
+LOOSE = Floor(limit=100.0, mean=100.0, source="no limit to speak of")
 GOLDEN = generation(distributions=distributions(*LOGITS).top())
 
 
@@ -114,7 +114,7 @@ def test_logits_scaled_are_the_engine():
 def test_logits_scaled_up_that_keep_every_choice_are_still_the_engine():
     scaled = generation(distributions=distributions(*[[2 * value for value in one] for one in LOGITS]))
     assert scaled.distributions.argmax() == GOLDEN.distributions.argmax()
-    assert judge(scaled, floor=Floor(limit=1e-4, source="tight")).difference.kind == "engine"
+    assert judge(scaled, floor=Floor(limit=1e-4, mean=1e-4, source="tight")).difference.kind == "engine"
 
 
 def test_the_first_position_that_differs_is_named():
@@ -148,7 +148,7 @@ def test_the_first_position_that_differs_is_named():
 def test_the_limit_divides(factor, outcome):
     golden = generation(ids=(0,), chosen=(0,), distributions=from_probabilities(P[0]).top())
     observed = generation(ids=(0,), chosen=(1,), distributions=from_probabilities(Q[0]))
-    floor = Floor(limit=factor * 0.25 * math.log(2), source="tried")
+    floor = Floor(limit=factor * 0.25 * math.log(2), mean=factor * 0.25 * math.log(2), source="tried")
     assert judge(observed, floor=floor, golden=golden).outcome is outcome
 
 

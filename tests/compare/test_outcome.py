@@ -35,7 +35,7 @@ REFUSED = Comparison(
 )
 ACCEPTED = diverged(
     Difference(
-        summary="it accepts what the reference refuses (TemplateError: roles must alternate)",
+        summary="it accepts what must be refused (TemplateError: roles must alternate)",
         causes=("accepts\0TemplateError",),
     )
 )

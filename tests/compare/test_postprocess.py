@@ -45,7 +45,7 @@ def test_equal_replies_are_equal(content):
 def test_trimmed_whitespace_is_a_difference():
     assert judge(reply("\n\n  indented \n"), reply("indented")) == diverged(
         Difference(
-            summary="content is empty, must be \n\n  ",
+            summary="content is empty, not \n\n  ",
             hunks=(
                 Hunk(at="content", golden="\n\n  ", observed="", before="", after="indented \n"),
                 Hunk(at="content", golden=" \n", observed="", before="  indented", after=""),
@@ -78,7 +78,7 @@ def test_content_is_compared_by_its_code_points(golden, observed, shown):
 def test_a_long_text_is_shortened_in_the_summary_only():
     golden, observed = reply("x" * 100), reply("y" * 61)
     found = judge(golden, observed)
-    assert found.difference.summary == f"content is {'y' * 60}..., must be {'x' * 60}..."
+    assert found.difference.summary == f"content is {'y' * 60}..., not {'x' * 60}..."
     assert places(found) == [("content", "x" * 100, "y" * 61)]
 
 
@@ -123,7 +123,7 @@ def test_the_finish_reason_must_be_right(wrong):
     shown = "null" if wrong is None else f'"{wrong}"'
     found = judge(reply(), reply(finish_reason=wrong))
     assert places(found) == [("finish_reason", '"stop"', shown)]
-    assert found.difference.summary == f'finish_reason is {shown}, must be "stop"'
+    assert found.difference.summary == f'finish_reason is {shown}, not "stop"'
     assert found.difference.causes == (f"finish_reason\0{shown}",)
 
 
@@ -272,7 +272,7 @@ def test_an_undeclared_policy_is_named_and_the_one_cause():
     assert found == diverged(
         Difference(
             summary="the reply is that of the policy end-text-stops, which this stack does not declare: "
-            "content is empty, must be  there",
+            "content is empty, not  there",
             hunks=(
                 Hunk(at="content", golden=" there", observed="", before="Hello", after=""),
                 Hunk(at="usage.completion_tokens", golden="5", observed="2"),

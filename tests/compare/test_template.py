@@ -85,7 +85,7 @@ def test_endings():
     assert compare(refusal, refusal) == EQUAL
     assert compare(refusal, golden) == diverged(
         Difference(
-            summary="it accepts what the reference refuses (TemplateError: no system role)",
+            summary="it accepts what must be refused (TemplateError: no system role)",
             causes=("accepts\0TemplateError",),
         )
     )

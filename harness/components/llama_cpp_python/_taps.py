@@ -102,7 +102,7 @@ class TappedLlama:
         hooks = [(_imported(hook), keywords) for hook, keywords in plants]
         if any(getattr(hook, "watches_nodes", False) for hook, _ in hooks):
             self._watch_nodes()
-        self.llm = _load(model_path, options)
+        self.llm = self._load(model_path, options)
         if chat_template is not None:
             self.llm.chat_handler = self._formatter_of(chat_template).to_chat_handler()
         self.plan = Plan()
@@ -282,6 +282,12 @@ class TappedLlama:
 
     # Setting up
 
+    def _load(self, model_path: str, options: Mapping[str, Any]) -> Any:
+        """Load the model. Verbose, because otherwise the binding sends what llama.cpp says while loading to nowhere."""
+        llm = llama_cpp.Llama(model_path, verbose=True, **with_type_ids(options))
+        llm.verbose = False
+        return llm
+
     def _formatter_of(self, template: str) -> llama_chat_format.Jinja2ChatFormatter:
         """Return the formatter that `Llama` itself would make of a file's template."""
         eos, bos = self.llm.token_eos(), self.llm.token_bos()
@@ -350,13 +356,6 @@ def _imported(hook: str) -> Callable[..., None]:
     return found
 
 
-def _load(model_path: str, options: Mapping[str, Any]) -> Any:
-    """Load the model. Verbose, because otherwise the binding sends what llama.cpp says while loading to nowhere."""
-    llm = llama_cpp.Llama(model_path, verbose=True, **_with_type_ids(options))
-    llm.verbose = False
-    return llm
-
-
 def _plain_settings(arguments: Mapping[str, Any], added: Sequence[str]) -> dict[str, Any]:
     """Return the settings that are plain data, without the stop strings that the formatter added."""
     plain = {
@@ -386,7 +385,7 @@ def _clock(moment: str | None) -> contextlib.AbstractContextManager[Any]:
     return time_machine.travel(when.astimezone() if when.tzinfo is None else when, tick=False)
 
 
-def _with_type_ids(options: Mapping[str, Any]) -> dict[str, Any]:
+def with_type_ids(options: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the names of KV cache types by llama.cpp's numbers."""
     return {
         name: getattr(low_level, f"GGML_TYPE_{value.upper()}") if name in ("type_k", "type_v") else value

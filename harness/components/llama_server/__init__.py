@@ -109,7 +109,7 @@ class LlamaServer:
 
     # The stages, one by one
 
-    def render(self, request: Request, options: CaseOptions) -> Prompt:
+    def render(self, request: Request, options: CaseOptions) -> Prompt:  # noqa: ARG002 - it has its own clock
         """What `/apply-template` renders; the chained run shows whether the chat route does the same."""
         body = body_of_request(request)
         return Prompt(text=self._main.post("/apply-template", body)["prompt"], clock=datetime.now())

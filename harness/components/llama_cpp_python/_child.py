@@ -1,0 +1,189 @@
+"""What both components of llama-cpp-python share: their options, their child process, and reading what it tells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
+from harness.values import Distributions, Failure, Generation, Json, ModelRef, Prompt, Refusal, Tokens
+from harness.worker import RemoteError, Worker, WorkerDiedError
+
+_CONTEXT_MESSAGE = "exceed context window"
+CacheType = Literal["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+
+VARIATIONS: Mapping[str, Mapping[str, Any]] = {
+    "as configured": {},
+    "again": {},
+    "1 thread": {"n_threads": 1, "n_threads_batch": 1},
+    "2 threads": {"n_threads": 2, "n_threads_batch": 2},
+    "n_batch 1": {"n_batch": 1},
+    "n_batch 8": {"n_batch": 8},
+    "n_batch 512": {"n_batch": 512},
+    "n_ubatch 4": {"n_ubatch": 4},
+    "flash attention": {"flash_attn": True},
+    "K cache q8_0": {"type_k": "q8_0"},
+    "cache q8_0": {"flash_attn": True, "type_k": "q8_0", "type_v": "q8_0"},
+    "cache f32": {"type_k": "f32", "type_v": "f32"},
+}
+"""Settings under which the engine is as healthy as under any other."""
+
+
+class Options(BaseModel):
+    """What a stack definition may set: keyword arguments of `llama_cpp.Llama`, and the limits of its process.
+
+    What is left out keeps llama-cpp-python's own default; `memory_mb`, nine tenths of the machine's memory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_ctx: int = Field(default=2048, gt=0)
+    n_batch: int | None = Field(default=None, gt=0)
+    n_ubatch: int | None = Field(default=None, gt=0)
+    n_threads: int | None = Field(default=None, gt=0)
+    n_threads_batch: int | None = Field(default=None, gt=0)
+    flash_attn: bool | None = None
+    vocab_only: bool = False
+    type_k: CacheType | None = None
+    type_v: CacheType | None = None
+    seconds: float = Field(default=120.0, gt=0)
+    memory_mb: int | None = Field(default=None, gt=0)
+
+    def memory_bytes(self) -> int:
+        """Return the limit of the child's private memory: one that a healthy engine on this machine never meets."""
+        if self.memory_mb is not None:
+            return self.memory_mb << 20
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 10 * 9
+
+    def for_llama(self) -> dict[str, Any]:
+        """Return the keywords for `llama_cpp.Llama`."""
+        return self.model_dump(exclude={"seconds", "memory_mb"}, exclude_none=True)
+
+
+class Child:
+    """The child process of a component, started when it is first needed.
+
+    Args:
+        target: The class that it serves, a `TappedLlama`, as `module:class` within this package.
+        model: The model.
+        options: How it is loaded.
+    """
+
+    def __init__(self, target: str, model: ModelRef, options: Options) -> None:
+        self._target = target
+        self._model = model
+        self._options = options
+        self._plants: list[tuple[str, Mapping[str, Any]]] = []
+        self._worker = self._make_worker()
+        self._no_start: tuple[Stage, Failure] | None = None
+
+    def close(self) -> None:
+        """End it."""
+        self._worker.close()
+
+    def plant(self, hook: str, **keywords: Any) -> None:
+        """Plant a defect: `hook` (`module:function`) is called in a new child with what it serves and the keywords."""
+        self._plants.append((hook, keywords))
+        self._restart()
+
+    def unplant(self) -> None:
+        """Remove every planted defect; the next call starts a clean child."""
+        self._plants.clear()
+        self._restart()
+
+    def call(self, stage: Stage | None, method: str, **arguments: Any) -> Any:
+        """Call a method of what it serves.
+
+        Raises:
+            StageRefusedError: the part raised an error of its own.
+            StageFailedError: it died, took too long, or, in the stage that keeps it from starting, does not start.
+            StageUnobservedError: it does not start, for what another stage has to answer.
+        """
+        self._start(stage)
+        try:
+            return self._worker.call(method, **arguments)
+        except RemoteError as error:
+            raise StageRefusedError(refusal_of(error.error, error.message)) from error
+        except WorkerDiedError as death:
+            raise StageFailedError(death.failure) from death
+
+    def tokens(self, ids: Sequence[int]) -> Tokens:
+        """Return ids with their texts."""
+        return Tokens(ids=tuple(ids), pieces=tuple(self.call(Stage.TOKENIZATION, "pieces", ids=list(ids))))
+
+    def noise_class(self) -> str:
+        """Return the class of settings whose noise is of one kind."""
+        seen = self.call(Stage.INFERENCE, "identity")
+        flash = "flash attention" if seen["flash_attn"] == "true" else "no flash attention"
+        return f"cache {seen['type_k']}/{seen['type_v']}, {flash}"
+
+    def _start(self, stage: Stage | None) -> None:
+        """Start the child where none runs. What once failed to start is not tried again for every case.
+
+        The stage whose part stops it from starting fails; the others cannot be seen.
+        """
+        if self._no_start is None:
+            try:
+                self._worker.start()
+            except RemoteError as error:
+                # The binding compiles the template while it loads the model.
+                at = Stage.TEMPLATE if error.error == "TemplateSyntaxError" else Stage.INFERENCE
+                message = f"{error.error}: {first_line(error.message)}"
+                self._no_start = at, Failure(reason="start", message=message, log=error.log)
+            except WorkerDiedError as death:
+                self._no_start = Stage.INFERENCE, death.failure
+        if self._no_start is not None:
+            at, failure = self._no_start
+            if stage is at:
+                raise StageFailedError(failure)
+            raise StageUnobservedError(f"the engine does not start: {failure.describe()}")
+
+    def _make_worker(self) -> Worker:
+        return Worker(
+            f"harness.components.llama_cpp_python.{self._target}",
+            {
+                "model_path": str(self._model.path),
+                "chat_template": self._model.chat_template,
+                "options": self._options.for_llama(),
+                "plants": self._plants,
+            },
+            seconds=self._options.seconds,
+            memory=self._options.memory_bytes(),
+            # An assertion's own words are the evidence; a debugger's listing of frames would push them out of the log.
+            environment={"GGML_NO_BACKTRACE": "1"},
+        )
+
+    def _restart(self) -> None:
+        self._worker.close()
+        self._worker = self._make_worker()
+        self._no_start = None
+
+
+def prompt_of(seen: Json) -> Prompt:
+    """Return the prompt that the taps saw."""
+    return Prompt(text=seen["text"], stop=tuple(seen["stop"]))
+
+
+def generation_of(seen: Json) -> Generation:
+    """Return the generation that the taps saw."""
+    return Generation(
+        ids=tuple(seen["ids"]),
+        chosen=tuple(seen["chosen"]),
+        finish=seen["finish"],
+        distributions=Distributions.from_logits(seen["logits"]),
+        digests=tuple(seen["digests"]),
+        settings=seen["settings"],
+    )
+
+
+def refusal_of(error: str, message: str) -> Refusal:
+    """Return an error of the part as a refusal."""
+    return Refusal(error=error, message=first_line(message), context=_CONTEXT_MESSAGE in message)
+
+
+def first_line(text: str) -> str:
+    """Return the first line that is not blank."""
+    return text.strip().splitlines()[0] if text.strip() else ""
