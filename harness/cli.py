@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -98,14 +98,12 @@ def check(
     from harness.report.console import print_verdicts
     from harness.report.sheet import sheet_of_check
     from harness.session import checked as run_check
-    from harness.stack import load_stack, stack_names
 
     place = _project(project)
     outputs = _Outputs(html, markdown, junit, sarif)
     verdicts, sheets = [], []
     with _progress() as progress:
-        for name in names or stack_names(place):
-            stack = load_stack(place, name)
+        for stack in _stacks(place, names or ()):
             wanted = bool(outputs.wanted)
             for checked in run_check(place, stack, case or (), model or (), progress, save, keep=wanted):
                 verdicts.append(checked.verdict)
@@ -286,6 +284,25 @@ def demo(form: As = Format.TEXT) -> None:
         ]
         print(machine.to_json(machine.DEMO, exit_status=status, scenes=content))
     raise typer.Exit(status)
+
+
+def _stacks(place: Project, names: Sequence[str]) -> Iterator[Any]:
+    """Yield the stacks that are named; without a name those that can run here, and say which are left out."""
+    from harness.errors import MissingPackageError
+    from harness.stack import load_component, load_stack, stack_names
+
+    for name in names or stack_names(place):
+        stack = load_stack(place, name)
+        if not names:
+            try:
+                if stack.named_only:
+                    raise UserError("it is checked only when it is named", f"harness check {name}")
+                for component in stack.components:
+                    load_component(component)
+            except (MissingPackageError, UserError) as error:
+                print(f"harness: left out: stack {name!r}: {error}", file=sys.stderr)
+                continue
+        yield stack
 
 
 class _Outputs:

@@ -73,6 +73,7 @@ class Stack(BaseModel):
         stages: The component of each stage.
         options: Options by component.
         policies: Differences by design.
+        named_only: Checked only when it is named: its server must be started by hand, or it needs much time or room.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +84,7 @@ class Stack(BaseModel):
     stages: Stages
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     policies: tuple[Policy, ...] = ()
+    named_only: bool = False
 
     @model_validator(mode="after")
     def _options_have_a_component(self) -> Self:

@@ -1,1 +1,1 @@
-"""Consumers of verdicts: console and JSON."""
+"""Consumers of verdicts: console, JSON, HTML, Markdown, JUnit and SARIF."""

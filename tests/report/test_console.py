@@ -314,7 +314,7 @@ def test_endings_and_stages_not_reached():
     lines = rendered(render_observation(found), width=200).splitlines()
     assert [line.split(maxsplit=1) for line in lines] == [
         ["client", '{"kind":"unobserved","reason":"hidden"}'],
-        ["template", '{"kind":"refusal","error":"E","message":"no","context":false}'],
+        ["template", Refusal(error="E", message="no").model_dump_json()],
         ["tokenization", f"died by SIGSEGV; last log line: {NASTY_SHOWN}"],
         ["inference", "not reached"],
         ["postprocess", "not reached"],

@@ -102,7 +102,7 @@ def test_an_observation_is_shown_without_its_arrays():
 
 def test_models_deep_in_lists_are_made_plain():
     found = parsed(machine.to_json("form/1", pairs=[(Prompt(text="x"), "y")]))["pairs"]
-    assert found == [[{"text": "x", "suffix": None, "literals": [], "stop": []}, "y"]]
+    assert found == [[Prompt(text="x").model_dump(mode="json"), "y"]]
 
 
 def test_every_form_has_a_name_and_a_number():

@@ -24,8 +24,9 @@ from harness.components.llama_server._read import (
     verbose_of,
 )
 from harness.components.llama_server._running import Running
-from harness.probes.fingerprint import same, write_fingerprint
+from harness.probes.fingerprint import SAME_SERVER, Fingerprint, same
 from harness.probes.replay import ReplayModel
+from harness.probes.search import candidates, search
 from harness.stage import Stage, StageUnobservedError
 from harness.values import (
     Case,
@@ -50,6 +51,7 @@ _PROMPT = ("messages", "tools", "tool_choice", "chat_template_kwargs")
 _CHAT = "/v1/chat/completions"
 _CERTAIN = 1e4
 """A logit bias that no logit outweighs."""
+_FIRST = {"max_tokens": 1, "temperature": 0, "n_probs": _MARKS, "cache_prompt": False}
 _ENDS = frozenset({"max_tokens", "stop"})
 
 
@@ -212,27 +214,50 @@ class LlamaServer:
         return generation_of({**shown, "tokens": ids, "completion_probabilities": ()})
 
     def _fed(self, body: Json, shown: Json) -> Tokens | Unobserved:
-        """Return the ids that the chat route fed to its model: those of the prompt it shows, if they prove true."""
+        """Return the ids that the chat route fed to its model: those of the prompt it shows, if they prove true.
+
+        Where they do not, the known defects of a prompt are tried until one gives the chat route's numbers.
+        """
         tokens = self._main.tokenize(shown["prompt"])
-        if len(tokens.ids) != shown["tokens_evaluated"]:
+        if self._options.url is not None:
+            counts = shown["tokens_evaluated"], len(tokens.ids)
+            if counts[0] == counts[1]:
+                return tokens
             reason = (
-                f"the chat route evaluated {shown['tokens_evaluated']} ids, /tokenize makes {len(tokens.ids)} of the "
-                "prompt that it shows"
+                f"the chat route evaluated {counts[0]} ids, /tokenize makes {counts[1]} of the prompt that it shows"
             )
             return Unobserved(reason=reason)
-        if self._options.url is None and not self._proves(tokens, body):
-            return Unobserved(reason="its first numbers are not those of the ids that /tokenize makes of its prompt")
-        return tokens
-
-    def _proves(self, tokens: Tokens, body: Json) -> bool:
-        """Return whether the chat route gives the fingerprint of these ids."""
         server = self._fingerprinting()
         # What could turn the numbers or end the answer early is left out: they are of the prompt alone.
         asked: Json = {name: body[name] for name in _PROMPT if name in body}
-        first = {"max_tokens": 1, "temperature": 0, "n_probs": _MARKS, "cache_prompt": False}
-        chat = verbose_of(server.post(_CHAT, {**asked, **first}))
-        alone = server.complete(tokens.ids, {"n_predict": 1, "temperature": 0}, _MARKS)
-        return chat is not None and same(logprobs_of(chat), logprobs_of(alone))
+        chat = verbose_of(server.post(_CHAT, {**asked, **_FIRST}))
+        if chat is None:
+            return Unobserved(reason="the chat route shows no numbers")
+        found = logprobs_of(chat)
+        if self._same(found, self._numbers(tokens.ids)):
+            return tokens
+        suffix = shown["generation_settings"].get("generation_prompt") or None
+        tried = candidates(shown["prompt"], tokens.ids, suffix, self._special(), self._ids)
+        defect = search(found, tried, self._numbers, self._same)
+        if defect is None:
+            reason = "the chat route feeds its model other ids than /tokenize makes of its prompt, by no known defect"
+            return Unobserved(reason=reason)
+        return Tokens(ids=defect.ids)
+
+    def _numbers(self, ids: Sequence[int]) -> dict[int, float]:
+        return logprobs_of(self._fingerprinting().complete(ids, {"n_predict": 1, "temperature": 0}, _MARKS))
+
+    @staticmethod
+    def _same(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
+        return same(one, other, SAME_SERVER)
+
+    def _ids(self, text: str, parsed: bool) -> Sequence[int]:
+        return self._main.tokenize(text, parsed=parsed).ids
+
+    def _special(self) -> dict[str, int]:
+        properties = self._main.get("/props")
+        texts = {name: properties.get(f"{name}_token") for name in ("bos", "eos")}
+        return {name: self._main.tokenize(text).ids[-1] for name, text in texts.items() if text}
 
     # The servers of the probes
 
@@ -253,7 +278,7 @@ class LlamaServer:
     def _fingerprinting(self) -> Running:
         if self._fingerprint is None:
             path = Path(self._folder.name) / "fingerprint.gguf"
-            write_fingerprint(self._model, path, self._options.n_ctx)
+            Fingerprint(self._model, self._options.n_ctx).write(path)
             self._fingerprint = Running(self._model, self._options, path)
         return self._fingerprint
 

@@ -70,9 +70,9 @@ class Running:
         """Post JSON and return the events that come back."""
         return self._ask(lambda api: api.stream(path, body))
 
-    def tokenize(self, text: str) -> Tokens:
-        """Return the ids of a text, with a BOS if one is due and control tokens parsed."""
-        body = {"content": text, "add_special": True, "parse_special": True, "with_pieces": True}
+    def tokenize(self, text: str, *, parsed: bool = True) -> Tokens:
+        """Return the ids of a text, with a BOS if one is due, and control tokens parsed or read as text."""
+        body = {"content": text, "add_special": True, "parse_special": parsed, "with_pieces": True}
         found = self.post("/tokenize", body)["tokens"]
         pieces = (one["piece"] for one in found)
         return Tokens(
