@@ -36,15 +36,15 @@ _BEFORE_INFERENCE = (Stage.CLIENT, Stage.TEMPLATE, Stage.TOKENIZATION)
 
 
 class Swap(Value):
-    """What swapping one stage of the first stack into the second does.
+    """What swapping stages of the first stack into the second does.
 
     Attributes:
-        stage: The stage.
-        differ: The cases in which the two stacks differ at this stage.
-        equal: Those of them in which the second stack, with only this stage swapped, is equal to the first.
+        stages: The stages; several only where the stacks differ at several in one case.
+        differ: The cases in which the two stacks differ at these stages.
+        equal: Those of them in which the second stack, with only these stages swapped, is equal to the first.
     """
 
-    stage: Stage
+    stages: tuple[Stage, ...]
     differ: tuple[str, ...]
     equal: tuple[str, ...]
 
@@ -198,7 +198,7 @@ class _Pair:
                 b=self._b.stack.name,
                 model=self._a.model.name,
                 status=_STATUS[verdict.status],
-                line=_line(self._a.stack.name, self._b.stack.name, verdict, swaps, sides),
+                line=_line(self._a.stack.name, self._b.stack.name, verdict, swaps),
                 verdict=verdict,
                 swaps=swaps,
                 sides=sides,
@@ -241,18 +241,32 @@ class _Pair:
         return trace
 
     def _swaps(self, verdict: Verdict, expected: Mapping[str, Golden]) -> tuple[Swap, ...]:
-        bad = {(r.case, r.stage) for r in verdict.results if r.isolated.outcome.bad}
+        differing: dict[str, tuple[Stage, ...]] = {}
+        for result in verdict.results:
+            if result.isolated.outcome.bad:
+                differing[result.case] = (*differing.get(result.case, ()), result.stage)
+        single = [(stage,) for stage in Stage if any(stage in stages for stages in differing.values())]
+        several = sorted({stages for stages in differing.values() if len(stages) > 1})
         swaps = []
-        for stage in Stage:
-            differ = tuple(sorted(case for case, at in bad if at is stage))
-            if differ:
-                stack = swapped(self._b, self._a, {stage})
-                equal = tuple(case for case in differ if self._equal(Tracer(stack), stage, expected[case], bad))
-                swaps.append(Swap(stage=stage, differ=differ, equal=equal))
+        for stages in (*single, *several):
+            exact = len(stages) > 1
+            differ = tuple(c for c, own in differing.items() if (own == stages if exact else stages[0] in own))
+            tracer = Tracer(swapped(self._b, self._a, stages))
+            left = {case: set(differing[case]) - set(stages) for case in differ}
+            equal = tuple(case for case in differ if self._equal(tracer, expected[case], left[case]))
+            swaps.append(Swap(stages=stages, differ=differ, equal=equal))
         return tuple(swaps)
 
-    def _equal(self, tracer: Tracer, stage: Stage, golden: Golden, bad: set[tuple[str, Stage]]) -> bool:
-        """Return whether the second stack with one stage of the first is equal to the first in a case."""
+    def _equal(self, tracer: Tracer, golden: Golden, left: set[Stage]) -> bool:
+        """Return whether the second stack with some stages of the first is equal to the first in a case.
+
+        Args:
+            tracer: Of the second stack with these stages swapped.
+            golden: What the first stack made of the case.
+            left: The stages that differ and are not swapped.
+        """
+        if left - set(_BEFORE_INFERENCE):
+            return False
         found = tracer.dry(golden.case)
         for early in _BEFORE_INFERENCE:
             if golden.value(early) is None:
@@ -260,8 +274,7 @@ class _Pair:
             comparison = self._judge.compare(early, golden, getattr(found, FIELDS[early]))
             if comparison.outcome.bad or comparison.outcome is Outcome.UNOBSERVED:
                 return False
-        later = [one for one in (Stage.INFERENCE, Stage.POSTPROCESS) if one is not stage]
-        return not any((golden.case.name, one) in bad for one in later)
+        return True
 
     def _sides(self, finding: Finding, expected: Mapping[str, Golden], traces: Mapping[str, Trace]) -> Sides | None:
         """Ask the golden about a finding's example, where both stacks were asked what the golden was."""
@@ -367,7 +380,7 @@ def _joint(one: Floor | None, other: Floor | None) -> Floor | None:
     return Floor(limit=one.limit + other.limit, mean=one.mean + other.mean, source=f"{one.source}, and {other.source}")
 
 
-def _line(a: str, b: str, verdict: Verdict, swaps: Sequence[Swap], sides: Sequence[Sides | None]) -> str:
+def _line(a: str, b: str, verdict: Verdict, swaps: Sequence[Swap]) -> str:
     cases = len({result.case for result in verdict.results})
     if verdict.status == "clean":
         compared = sum(result.isolated.outcome is not Outcome.UNOBSERVED for result in verdict.results)
@@ -378,15 +391,12 @@ def _line(a: str, b: str, verdict: Verdict, swaps: Sequence[Swap], sides: Sequen
     stages = list(dict.fromkeys(finding.stage for finding in verdict.findings))
     first = max((f for f in verdict.findings if f.stage is stages[0]), key=lambda finding: len(finding.cases))
     text = f"{a} and {b} differ in {stages[0]}: {b}: {first.summary}"
-    swap = next((swap for swap in swaps if swap.stage is stages[0]), None)
+    swap = next((swap for swap in swaps if swap.stages == (stages[0],)), None)
     if swap is not None:
         text += (
             f"; swapping only {a}'s {stages[0]} into {b} makes them equal in {len(swap.equal)} of the "
             f"{len(swap.differ)} cases that differ there ({cases} in all)"
         )
-    said = sides[verdict.findings.index(first)]
-    if said is not None:
-        text += f"; {said.describe(a, b)}"
     return text + (f"; they also differ in {', '.join(stages[1:])}" if stages[1:] else "")
 
 
@@ -394,7 +404,7 @@ def _said(comparison: Comparison) -> str:
     if comparison.outcome is Outcome.EQUAL:
         return "is equal to it"
     if comparison.outcome is Outcome.EQUIVALENT:
-        return f"is equivalent ({comparison.rule})"
+        return f"is, by its declared policy {comparison.policy}" if comparison.policy else "is equivalent to it"
     if comparison.outcome is Outcome.UNOBSERVED:
         return f"is unobserved ({comparison.rule})"
     return "is not" if comparison.outcome is Outcome.DIVERGED else "fails"

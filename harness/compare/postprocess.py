@@ -35,7 +35,7 @@ def compare(golden: Reply, observed: Reply | Ending | None, policies: Mapping[st
         if name in policies:
             return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
     first = places[0]
-    summary = f"{first.at} is {_short(first.observed)}, not {_short(first.golden)}"
+    summary = _summary(first)
     if matching:
         summary = f"the reply is that of the policy {matching[0]}, which this stack does not declare: {summary}"
     causes = (matching[0],) if matching else tuple(_cause(place) for place in places)
@@ -59,8 +59,19 @@ def _differences(golden: Reply, observed: Reply) -> tuple[list[Hunk], list[str]]
     return places, rules
 
 
-def _short(text: str) -> str:
-    return f"{text[:60]}..." if len(text) > 60 else text or "empty"
+def _summary(place: Hunk) -> str:
+    golden, observed = _short(place, place.golden), _short(place, place.observed)
+    if not place.golden:
+        return f"{place.at}: {observed} is too much"
+    if not place.observed:
+        return f"{place.at} lacks {golden}"
+    return f"{place.at} is {observed}, not {golden}"
+
+
+def _short(place: Hunk, text: str) -> str:
+    short = f"{text[:60]}..." if len(text) > 60 else text
+    # Of a text only the piece that differs is shown; everything else is JSON already.
+    return f'"{short}"' if place.at in ("content", "reasoning") else short
 
 
 def _content(golden: Reply, observed: Reply, rules: list[str]) -> str | None:

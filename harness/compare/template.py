@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
 from harness.compare.hunks import hunks
 from harness.compare.outcome import EQUAL, Comparison, Difference, compare_endings, diverged, equivalent
@@ -32,7 +33,7 @@ def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None, policies
     if golden.text == observed.text:
         return EQUAL
     if golden.dates and observed.clock is not None:
-        golden = golden.model_copy(update={"text": golden.at(observed.clock), "dates": ()})
+        golden = _at(golden, observed.clock)
         if golden.text == observed.text:
             return equivalent(f"but for the clock, which is {observed.clock:%Y-%m-%d} there and cannot be set")
     matching = [name for name, text in golden.policies.items() if text == observed.text]
@@ -49,3 +50,14 @@ def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None, policies
         summary = f"the text differs in {len(found)} place{'s' if len(found) > 1 else ''}"
     causes = tuple(matching[:1]) or tuple(hunk.signature for hunk in found)
     return diverged(Difference(summary=summary, hunks=found, causes=causes))
+
+
+def _at(golden: Prompt, clock: datetime) -> Prompt:
+    """Return the golden at another time, the texts that policies would give included."""
+    dates = {golden.text[start:end]: clock.strftime(form) for start, end, form in golden.dates}
+    policies = dict(golden.policies)
+    for name, text in policies.items():
+        for old, new in dates.items():
+            text = text.replace(old, new)
+        policies[name] = text
+    return golden.model_copy(update={"text": golden.at(clock), "policies": policies, "dates": ()})

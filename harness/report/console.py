@@ -239,6 +239,6 @@ def _swaps(diff: Diff) -> Table:
     table.add_column("", overflow="fold")
     for swap in diff.swaps:
         left = sorted(set(swap.differ) - set(swap.equal))
-        more = f"still different: {', '.join(left[:_CASES])}" if left else f"{diff.b} with {diff.a}'s {swap.stage}"
-        table.add_row(swap.stage, str(len(swap.differ)), str(len(swap.equal)), Text(visible(more)))
+        more = f"still different: {', '.join(left[:_CASES])}{', ...' if len(left) > _CASES else ''}" if left else ""
+        table.add_row(" and ".join(swap.stages), str(len(swap.differ)), str(len(swap.equal)), Text(visible(more)))
     return table

@@ -20,7 +20,7 @@ from harness.compare.outcome import Difference, Outcome
 from harness.report.difference import Place, place
 from harness.report.embed import embedded
 from harness.report.plots import case_plot, summary_plot
-from harness.report.sheet import SIGNS, Sheet, SheetCase, by_weight, difference_of, is_bad, outcome_of
+from harness.report.sheet import SIGNS, Sheet, SheetCase, by_weight, difference_of, is_bad, outcome_of, word_of
 from harness.report.view import (
     Block,
     Table,
@@ -133,7 +133,7 @@ def _sheet(name: str, sheet: Sheet, plots: _Plots) -> dict[str, Any]:
         "stages": [
             {
                 "stage": str(stage),
-                "status": visible(sheet.verb) if said.status == "convicted" else said.status,
+                "status": visible(word_of(sheet, said.status)),
                 "tone": _TONES[said.status],
                 "counts": ", ".join(f"{said.outcomes[o]} {o}" for o in Outcome if o in said.outcomes) or "none",
                 "why": visible(shorten(said.why, _LONGEST)),

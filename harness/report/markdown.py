@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.compare.outcome import Difference, Outcome
 from harness.report.difference import diff_lines
-from harness.report.sheet import SIGNS, Sheet, SheetCase, by_weight, difference_of, is_bad, outcome_of
+from harness.report.sheet import SIGNS, Sheet, SheetCase, by_weight, difference_of, is_bad, outcome_of, word_of
 from harness.report.visible import shorten, visible
 from harness.stage import Stage
 from harness.verdict import Finding
@@ -71,7 +71,8 @@ def _head(sheet: Sheet) -> Iterator[str]:
     yield f"{code(sheet.title)}, {_number(len(sheet.cases), 'case')}{made}"
     rows = ["| stage | status | cases | why |", "|---|---|---|---|"]
     for stage, said in sheet.stages.items():
-        status = f"**{code(sheet.verb)}**" if said.status == "convicted" else said.status
+        word = word_of(sheet, said.status)
+        status = f"**{code(word)}**" if said.status == "convicted" else word
         counts = ", ".join(f"{said.outcomes[o]} {o}" for o in Outcome if o in said.outcomes) or "none"
         rows.append(f"| {stage} | {status} | {counts} | {code(said.why)} |")
     yield "\n".join(rows)

@@ -75,6 +75,7 @@ class Sheet(Value):
         status: `good`, `bad`, or `unknown` where nothing is bad but a stage was never seen.
         sides: What the two sides of a case are called, expected first.
         verb: What is said of a stage at fault: `convicted` in a check, `differs` in a diff.
+        clear: What is said of one that is not: `cleared` in a check, `agrees` in a diff.
         stages: What is said of each stage.
         findings: The root causes.
         notes: What a reader must know beside.
@@ -91,6 +92,7 @@ class Sheet(Value):
     status: Literal["good", "bad", "unknown"]
     sides: tuple[str, str]
     verb: str
+    clear: str = "cleared"
     stages: dict[Stage, StageVerdict]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
@@ -99,6 +101,11 @@ class Sheet(Value):
     parts: dict[str, str] = Field(default_factory=dict)
     command: str = ""
     made: str = ""
+
+
+def word_of(sheet: Sheet, status: str) -> str:
+    """Return what a stage's status is called in a sheet."""
+    return {"convicted": sheet.verb, "cleared": sheet.clear}.get(status, status)
 
 
 def is_bad(result: StageResult) -> bool:
@@ -201,7 +208,7 @@ def sheet_of_diff(compared: Compared, command: str) -> Sheet:
         made=_now(),
     )
     swaps = (
-        f"swapping only {diff.a}'s {swap.stage} into {diff.b} makes them equal in {len(swap.equal)} of "
+        f"swapping only {diff.a}'s {' and '.join(swap.stages)} into {diff.b} makes them equal in {len(swap.equal)} of "
         f"{len(swap.differ)} cases that differ there"
         for swap in diff.swaps
     )
@@ -217,6 +224,7 @@ def sheet_of_diff(compared: Compared, command: str) -> Sheet:
             "line": diff.line,
             "sides": (diff.a, diff.b),
             "verb": "differs",
+            "clear": "agrees",
             "notes": (*swaps, *said, *sheet.notes),
         }
     )
