@@ -169,15 +169,26 @@ def diff(
 
 @app.command()
 def trace(
-    stack: Annotated[str, typer.Argument(help="A stack.")],
+    stack: Annotated[str, typer.Argument(metavar="STACK_OR_URL", help="A stack, or a server's address.")],
     case: Annotated[str, typer.Argument(help="A case.")],
-    model: Model = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model of stacks/models.toml; of an address, the name to ask for.")
+    ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Ask for a stream.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop before inference; needs no weights.")] = False,
+    key: Annotated[
+        str | None,
+        typer.Option("--api-key-variable", metavar="NAME", help="The environment variable with an address's API key."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="An address's family: llama-server, ollama, lm-studio or generic; else tried."),
+    ] = None,
     project: Where = None,
     form: As = Format.TEXT,
 ) -> None:
-    """Show what every stage of a stack makes of a case."""
+    """Show what every stage of a stack makes of a case; of a server's address, what it sends to its model."""
+    from harness.adhoc import is_address, observe_address
     from harness.golden import load_case
     from harness.report import machine
     from harness.report.console import render_observation
@@ -185,7 +196,15 @@ def trace(
     from harness.stack import load_stack
 
     place = _project(project)
-    found = observe(place, load_stack(place, stack), load_case(place, case), model, stream=stream, dry_run=dry_run)
+    asked = load_case(place, case)
+    if is_address(stack):
+        found = observe_address(
+            stack, asked, key_variable=key, profile=profile, model=model, stream=stream, dry_run=dry_run
+        )
+    elif key or profile:
+        raise UserError("--api-key-variable and --profile are of an address; a stack's file sets its own")
+    else:
+        found = observe(place, load_stack(place, stack), asked, model, stream=stream, dry_run=dry_run)
     if form is Format.JSON:
         print(machine.to_json(machine.TRACE, stack=stack, case=case, observation=found))
     else:

@@ -384,7 +384,7 @@ def _line(a: str, b: str, verdict: Verdict, swaps: Sequence[Swap]) -> str:
     cases = len({result.case for result in verdict.results})
     if verdict.status == "clean":
         compared = sum(result.isolated.outcome is not Outcome.UNOBSERVED for result in verdict.results)
-        return f"{a} and {b} agree: five stages, {compared} comparisons in {cases} cases"
+        return f"{a} and {b} agree: five stages, {compared} comparisons in {cases} case{'s' if cases > 1 else ''}"
     if verdict.status == "unjudged":
         unseen = ", ".join(stage for stage, said in verdict.stages.items() if said.status == "unobserved")
         return f"no difference seen between {a} and {b}, but {unseen} could not be compared"

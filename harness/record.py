@@ -49,7 +49,6 @@ from harness.values import (
     Case,
     Distributions,
     Generation,
-    Json,
     ModelRef,
     Prompt,
     Refusal,

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from harness.stage import Caller, Served, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, Failure, Observation, Refusal
 from harness.wire.api import refusal
 from harness.wire.chat import request_of
 from harness.wire.proxy import Exchange, RecordingProxy
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A server whose answers have a time limit of their own."""
+
+    def answer_seconds(self) -> float:
+        """Return how long one answer may take in all."""
 
 
 class ServedRoute:
@@ -36,6 +44,8 @@ class ServedRoute:
         """Run the case and return what every stage produced, as far as it shows."""
         proxy = self._proxy
         proxy.upstream, proxy.key_variable = self._server.url(), self._server.key_variable()
+        if isinstance(self._server, Limited):
+            proxy.seconds = self._server.answer_seconds()
         proxy.additions = self._server.additions(case, stream=stream)
         proxy.exchanges.clear()
         found: dict[str, Any] = {}
@@ -50,9 +60,14 @@ class ServedRoute:
             # Nothing left the client.
             return Observation(request=ended)
         exchange = proxy.exchanges[-1]
+        if exchange.error is not None:
+            raise exchange.error
         found["request"] = request_of(exchange.body)
-        if ended is not None:
-            found["broke"] = self._said(exchange) or ended
+        reply = found.get("reply")
+        if ended is not None or reply is None or reply.finish_reason is None:
+            # A client may take a stream that breaks off for one that ended.
+            broke = self._said(exchange) or ended
+            found |= {} if broke is None else {"broke": broke}
         shown = self._seen(case, exchange)
         return shown.model_copy(update=found)
 
@@ -68,9 +83,16 @@ class ServedRoute:
         """Return the server's own words, which a client may have wrapped; and its death, if it died."""
         if exchange.status >= 400:
             return refusal(exchange.status, bytes(exchange.data))
-        if exchange.status == 0:
+        if exchange.failure is not None:
             try:
                 self._server.url()
             except StageFailedError as failed:
                 return failed.failure
+            return exchange.failure
+        try:
+            exchange.read()
+        except StageFailedError as failed:
+            return failed.failure
+        except StageRefusedError as refused:
+            return refused.refusal
         return None

@@ -7,6 +7,7 @@ crosses the pipe in either direction.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import importlib
@@ -345,12 +346,16 @@ def _serve(target: str, reads: int, writes: int, memory: int | None) -> None:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    over = threading.Event()
+    # Registered before the part is made, so it runs after whatever the part registers.
+    atexit.register(_end_what_was_started, over)
     requests, answers = _Pipe(os.fdopen(reads, "rb")), os.fdopen(writes, "wb")
     served: Any = None
     while True:
         try:
             message = _read(requests)
         except EOFError:
+            over.set()
             return
         try:
             if "init" in message:
@@ -368,6 +373,12 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os.killpg(0, signal.SIGKILL)
+
+
+def _end_what_was_started(over: threading.Event) -> None:
+    """End what the part has started, and this process: a parent that closed its end may be gone and cannot do it."""
+    if over.is_set():
+        os.killpg(0, signal.SIGKILL)
 
 
 def _make(target: str, init: Mapping[str, Any]) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+NAME = "probe"
+"""What both probes are called (`general.name`)."""
 _FEED_FORWARD = 32
 
 
@@ -20,7 +22,7 @@ def skeleton(width: int, context: int, vocabulary: int) -> tuple[dict[str, str |
     """
     values: dict[str, str | int | float] = {
         "general.architecture": "gpt2",
-        "general.name": "probe",
+        "general.name": NAME,
         "gpt2.context_length": context,
         "gpt2.embedding_length": width,
         "gpt2.feed_forward_length": _FEED_FORWARD,

@@ -17,9 +17,12 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
+from harness.errors import UserError
+from harness.model_file import read_model_file
 from harness.probes.file import vocabulary_size, write_probe
-from harness.probes.gpt2 import skeleton
+from harness.probes.gpt2 import NAME, skeleton
 from harness.values import ModelRef
 
 WIDTH = 256
@@ -42,13 +45,42 @@ class ReplayModel:
     """
 
     def __init__(self, model: ModelRef, path: Path, context: int) -> None:
-        self.path = path
-        self._context = context
         values, tensors = skeleton(WIDTH, context, vocabulary_size(model.path))
         places = write_probe(path, model.path, model.chat_template, values, tensors)
-        self._rows = places["output.weight"]
-        self._positions = places["position_embd.weight"]
+        self._attach(path, context, places["output.weight"], places["position_embd.weight"])
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Open a replay model that a server has mapped already. It is kept on exit, with its last script.
+
+        Raises:
+            ModelFileError: the file is missing or damaged.
+            UserError: it is no replay model, or cannot be written.
+        """
+        found = read_model_file(path)
+        tensors = {tensor.name: tensor for tensor in found.tensors}
+        rows, positions = tensors.get("output.weight"), tensors.get("position_embd.weight")
+        probe = found.metadata.get("general.name") == NAME and found.architecture == "gpt2"
+        if not probe or rows is None or positions is None or int(rows.shape[0]) != WIDTH:
+            raise UserError(f"{path} is no replay model", "name the file that was written as one")
+        made = cls.__new__(cls)
+        try:
+            made._attach(path, int(positions.shape[1]), int(rows.data_offset), int(positions.data_offset))
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
+        made._kept = True
+        # Rows of an earlier script would join those of the next one.
+        data: NDArray[np.float16] = rows.data
+        made._written = {int(row) for row in np.flatnonzero(data.any(axis=1))}
+        return made
+
+    def _attach(self, path: Path, context: int, rows: int, positions: int) -> None:
+        self.path = path
+        self._context = context
+        self._rows = rows
+        self._positions = positions
         self._written: set[int] = set()
+        self._kept = False
         self._file = os.open(path, os.O_RDWR)
 
     def __enter__(self) -> Self:
@@ -56,7 +88,8 @@ class ReplayModel:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         os.close(self._file)
-        self.path.unlink(missing_ok=True)
+        if not self._kept:
+            self.path.unlink(missing_ok=True)
 
     def script(self, ids: Sequence[int], after: int) -> None:
         """Make the model generate these ids after a prompt of so many.

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.errors import MissingPackageError, UserError
 from harness.stage import StageFailedError, StageRefusedError
 from harness.values import Failure, Json, Refusal
+from harness.wire.limits import Deadline, failure_of, parts_of
 
 try:
     import httpx
 except ImportError as error:
     raise MissingPackageError("speaking to a server", "httpx", "servers") from error
 
-MOST_BYTES = 256 << 20
-"""The longest answer that is read, streamed or not."""
 _SHOWN = 200
+_KEY_REFUSED = (401, 403)
 _CONTEXT_WORDS = (("exceed", "context"), ("maximum context length",))
 """What stands in a refusal of a prompt that does not fit: of llama.cpp, or of OpenAI and those who quote it."""
 
@@ -71,30 +70,26 @@ class Api:
         return events(self._ask("POST", path, body))
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
-        until = time.monotonic() + self._seconds
         content = None if body is None else json.dumps(body, ensure_ascii=True).encode("ascii")
         headers = {} if content is None else {"Content-Type": "application/json"}
-        try:
-            with self._http.stream(method, self.url + path, content=content, headers=headers) as response:
-                data = _read(response, until, self._seconds)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _failed("start", f"no server answers at {self.url} ({_said(error)})") from error
-        except httpx.TimeoutException as error:
-            raise StageFailedError(Failure(reason="hang", seconds=self._seconds)) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _failed("broken", f"the answer broke off ({_said(error)})") from error
-        if response.status_code in (401, 403):
-            where = f"the environment variable {self._key_variable}" if self._key_variable else "an API key"
-            raise UserError(
-                f"the server at {self.url} refuses the API key (HTTP {response.status_code})",
-                f"put the right one into {where}" if self._key_variable else "name its variable: api_key_variable",
-            )
+        url = self.url + path
+        with Deadline(self._seconds) as deadline:
+            more = deadline.extensions
+            try:
+                with self._http.stream(method, url, content=content, headers=headers, extensions=more) as response:
+                    data = b"".join(parts_of(response))
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise StageFailedError(failure_of(error, deadline, self.url)) from error
+        if deadline.passed:
+            raise StageFailedError(deadline.failure)
+        check_status(response, self.url, self._key_variable)
+        data = without_key(data, self._key_variable)
         if response.status_code >= 400:
             raise StageRefusedError(refusal(response.status_code, data))
         return data
 
     def _json(self, data: bytes) -> Any:
-        return _decoded(data, "the answer")
+        return decoded(data, "the answer")
 
 
 def connection(seconds: float, headers: Mapping[str, str] | None = None) -> httpx.Client:
@@ -109,6 +104,31 @@ def connection(seconds: float, headers: Mapping[str, str] | None = None) -> http
         limits=httpx.Limits(max_keepalive_connections=0),
         trust_env=False,
     )
+
+
+def check_status(response: httpx.Response, url: str, key_variable: str | None) -> None:
+    """Raise where a status says that the server was not asked as it wants to be.
+
+    Raises:
+        UserError: it wants another API key.
+        StageFailedError: it redirects. That is not followed: a key or a prompt would go where nobody sent it.
+    """
+    status = response.status_code
+    if status in _KEY_REFUSED:
+        remedy = f"put the right one into the environment variable {key_variable}"
+        raise UserError(
+            f"the server at {url} refuses the API key (HTTP {status})",
+            remedy if key_variable else "name the environment variable that holds one: api_key_variable",
+        )
+    if 300 <= status < 400:
+        where = _shown(response.headers.get("location", "nowhere").encode("utf-8", "replace"))
+        raise _failed("broken", f"it redirects to {without_key(where.encode(), key_variable).decode()} (HTTP {status})")
+
+
+def without_key(data: bytes, key_variable: str | None) -> bytes:
+    """Return what a server said without the API key, which some repeat in their errors."""
+    key = os.environ.get(key_variable, "") if key_variable else ""
+    return data.replace(key.encode(), b"***") if key else data
 
 
 def refusal(status: int, data: bytes) -> Refusal:
@@ -138,7 +158,7 @@ def events(data: bytes) -> list[Json]:
         payload = line[len("data:") :].strip()
         if payload == "[DONE]":
             return chunks
-        chunk = _decoded(payload.encode("utf-8"), f"event {len(chunks)} of the stream")
+        chunk = decoded(payload.encode("utf-8"), f"event {len(chunks)} of the stream")
         if not isinstance(chunk, dict):
             raise _failed("broken", f"event {len(chunks)} of the stream is no object")
         if "error" in chunk:
@@ -157,18 +177,12 @@ def _lines(data: bytes) -> Iterator[str]:
     yield from text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _read(response: httpx.Response, until: float, seconds: float) -> bytes:
-    parts = bytearray()
-    for part in response.iter_bytes():
-        parts += part
-        if len(parts) > MOST_BYTES:
-            raise _failed("broken", f"the answer does not end: more than {MOST_BYTES >> 20} MB")
-        if time.monotonic() > until:
-            raise StageFailedError(Failure(reason="hang", seconds=seconds))
-    return bytes(parts)
+def decoded(data: bytes, what: str) -> Any:
+    """Return the JSON that `what` is.
 
-
-def _decoded(data: bytes, what: str) -> Any:
+    Raises:
+        StageFailedError: it is none.
+    """
     try:
         return json.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -184,10 +198,6 @@ def _failed(reason: Any, message: str) -> StageFailedError:
 def _shown(data: bytes) -> str:
     text = " ".join(data[: 4 * _SHOWN].decode("utf-8", errors="replace").split())
     return f"{text[:_SHOWN]}..." if len(text) > _SHOWN else text or "(empty)"
-
-
-def _said(error: Exception) -> str:
-    return _first_line(str(error)) or type(error).__name__
 
 
 def _first_line(text: str) -> str:

@@ -60,7 +60,7 @@ def reply_of(answer: Json | Sequence[Json]) -> Reply:
     """
     try:
         return _whole(answer) if isinstance(answer, dict) else _streamed(answer)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise StageFailedError(Failure(reason="broken", message=f"no chat completion ({what})")) from error
 
@@ -96,12 +96,13 @@ def _streamed(chunks: Sequence[Json]) -> Reply:
 
 
 def _added_up(deltas: Sequence[Json]) -> tuple[Json, ...] | None:
-    """Add up the pieces of tool calls by their index: texts grow, everything else is set."""
+    """Add up the pieces of tool calls by their index: texts grow, everything else that is no null is set."""
     calls: dict[int, Json] = {}
     for delta in deltas:
         for piece in delta.get("tool_calls") or ():
             call = calls.setdefault(piece["index"], {"function": {"arguments": ""}})
-            call.update({key: value for key, value in piece.items() if key not in ("index", "function")})
+            more = {key: value for key, value in piece.items() if key not in ("index", "function")}
+            call.update({key: value for key, value in more.items() if value is not None})
             function = piece.get("function") or {}
             call["function"]["arguments"] += function.get("arguments") or ""
             if function.get("name"):

@@ -15,10 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-from harness.errors import MissingPackageError
+from harness.errors import MissingPackageError, UserError
 from harness.stage import StageFailedError, StageRefusedError
-from harness.values import Json
-from harness.wire.api import MOST_BYTES, connection, events
+from harness.values import Failure, Json
+from harness.wire.api import check_status, connection, decoded, events, without_key
+from harness.wire.limits import Deadline, failure_of, parts_of
 
 try:
     import httpx
@@ -39,23 +40,38 @@ class Exchange:
         body: What the client sent.
         status: The status of the answer; 0 where the server could not be reached.
         data: The answer's bytes, as far as they came.
+        failure: How the server failed to give a whole answer, if it did.
+        error: What the user can mend: the server wants another API key.
     """
 
     body: Json
     status: int = 0
     data: bytearray = field(default_factory=bytearray)
+    failure: Failure | None = None
+    error: UserError | None = None
 
     def answer(self) -> Json | Sequence[Json] | None:
         """Return the answer, or a stream's chunks; None where it is neither."""
+        try:
+            return self.read()
+        except (StageFailedError, StageRefusedError):
+            return None
+
+    def read(self) -> Json | Sequence[Json] | None:
+        """Return as `answer` does, or raise what is wrong with an answer that says it is a success.
+
+        Raises:
+            StageFailedError: it is not what it says.
+            StageRefusedError: it is a stream that holds an error.
+        """
         if self.status != 200:
             return None
-        try:
-            if self.body.get("stream"):
-                return events(bytes(self.data))
-            found = json.loads(self.data)
-        except (ValueError, StageFailedError, StageRefusedError):
-            return None
-        return found if isinstance(found, dict) else None
+        if self.body.get("stream"):
+            return events(bytes(self.data))
+        found = decoded(bytes(self.data), "the answer")
+        if not isinstance(found, dict):
+            raise StageFailedError(Failure(reason="broken", message="the answer is no object"))
+        return found
 
 
 class RecordingProxy:
@@ -64,7 +80,7 @@ class RecordingProxy:
     Args:
         upstream: The server's address, ending in `/v1`; None answers every chat call with one short answer.
         key_variable: The environment variable with the server's API key. Clients behind the proxy need none.
-        seconds: How long an answer may pause.
+        seconds: How long an answer may take in all.
     """
 
     def __init__(self, upstream: str | None, *, key_variable: str | None = None, seconds: float = 120.0) -> None:
@@ -72,6 +88,7 @@ class RecordingProxy:
         self.key_variable = key_variable
         self.exchanges: list[Exchange] = []
         self.additions: Mapping[str, Any] = {}
+        self.seconds = seconds
         self.http = connection(seconds)
         self._server = _Listener(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -134,31 +151,48 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HELD_BACK}
         if proxy.key_variable:
             headers["Authorization"] = f"Bearer {os.environ[proxy.key_variable]}"
+        exchange = exchange or Exchange({})
         target = proxy.upstream + self.path.removeprefix("/v1")
-        try:
-            with proxy.http.stream(self.command, target, content=content, headers=headers) as answer:
-                if exchange is not None:
+        more: dict[str, Any] = {"timeout": httpx.Timeout(proxy.seconds, connect=5.0)}
+        with Deadline(proxy.seconds) as deadline:
+            try:
+                more["extensions"] = deadline.extensions
+                with proxy.http.stream(self.command, target, content=content, headers=headers, **more) as answer:
                     exchange.status = answer.status_code
-                self._answer(answer.status_code, answer.headers.get("content-type"), self._kept(answer, exchange))
-        except httpx.HTTPError:
+                    check_status(answer, proxy.upstream, proxy.key_variable)
+                    kind = answer.headers.get("content-type")
+                    self._answer(exchange.status, kind, self._kept(answer, exchange, deadline))
+            except UserError as error:
+                exchange.error = error
+            except StageFailedError as failed:
+                exchange.failure = failed.failure
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                exchange.failure = failure_of(error, deadline, proxy.upstream)
+            else:
+                return
             # The client sees what it would have seen: a connection that ends.
             self.close_connection = True
 
-    @staticmethod
-    def _kept(answer: httpx.Response, exchange: Exchange | None) -> Iterator[bytes]:
-        kept = bytearray() if exchange is None else exchange.data
-        for part in answer.iter_bytes():
-            kept += part
-            yield part
-            if len(kept) > MOST_BYTES:
-                raise httpx.ReadError("the answer does not end")
+    def _kept(self, answer: httpx.Response, exchange: Exchange, deadline: Deadline) -> Iterator[bytes]:
+        variable = self.server.proxy.key_variable
+        if exchange.status >= 400:
+            # Read as a whole, as the key may stand anywhere in it.
+            said = without_key(b"".join(parts_of(answer)), variable)
+            exchange.data += said
+            yield said
+        else:
+            for part in parts_of(answer):
+                exchange.data += part
+                yield part
+        if deadline.passed:
+            raise StageFailedError(deadline.failure)
 
     def _answer(self, status: int, kind: str | None, parts: Iterator[bytes]) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind or "application/octet-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for part in parts:
+        for part in filter(None, parts):
             self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
             self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")

@@ -38,8 +38,7 @@ class Client:
             api_key="none",
             max_retries=0,
             stream=stream,
-            **body,
-            **self._arguments,
+            **{**body, **self._arguments},
         )
         if stream:
             return [chunk.model_dump(mode="json", exclude_unset=True) for chunk in made]

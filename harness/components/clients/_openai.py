@@ -40,9 +40,7 @@ class Client:
         made = create(
             model=self._model,
             stream=stream,
-            **arguments,
-            **({"extra_body": extra} if extra else {}),
-            **self._arguments,
+            **{**arguments, **({"extra_body": extra} if extra else {}), **self._arguments},
         )
         if stream:
             return [chunk.model_dump(mode="json", exclude_unset=True) for chunk in made]

@@ -18,6 +18,7 @@ class Options(BaseModel):
         arguments: Of the program: further arguments.
         file: A GGUF to serve instead of the model's: a copy with other metadata.
         url: A server that runs already; it is not started, not stopped, and gets no probes.
+        any_model: Of a server that runs already: it may have another model than the one given.
         api_key_variable: The environment variable that holds its API key.
         seconds: How long one answer, or a start, may take.
     """
@@ -30,6 +31,7 @@ class Options(BaseModel):
     arguments: tuple[str, ...] = ()
     file: Path | None = None
     url: str | None = Field(default=None, pattern="^https?://")
+    any_model: bool = False
     api_key_variable: str | None = None
     seconds: float = Field(default=120.0, gt=0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.components.llama_server._options import Options
+from harness.components.llama_server._same_model import check_model
 from harness.errors import MissingPackageError
 from harness.stage import StageFailedError
 from harness.values import Failure, Json, ModelRef, Tokens
@@ -31,6 +32,7 @@ class Running:
 
     def __init__(self, model: ModelRef, options: Options, file: Path | None = None) -> None:
         self._options = options
+        self._model = model
         self._worker = None if options.url is not None else _worker(model, options, file or options.file or model.path)
         self._api: Api | None = None
         self._no_start: Failure | None = None
@@ -56,7 +58,9 @@ class Running:
         Raises:
             StageFailedError: it does not start, or has died.
         """
-        return self._connected().url
+        url = self._connected().url
+        self._look_for_a_death()
+        return url
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
@@ -117,7 +121,10 @@ class Running:
         if self._api is None:
             url = self._options.url or self._started()
             variable, seconds = self._options.api_key_variable, self._options.seconds
-            self._api = Api(url.removesuffix("/v1"), key_variable=variable, seconds=seconds)
+            api = Api(url.removesuffix("/v1"), key_variable=variable, seconds=seconds)
+            if self._options.url is not None and not self._options.any_model:
+                check_model(self._model, api.url, api.get)
+            self._api = api
         return self._api
 
     def _started(self) -> str:

@@ -1,0 +1,124 @@
+"""`harness check` and `harness trace` against servers that misbehave: a verdict or one line, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[servers]'")
+
+from harness.cli import app
+from tests.conftest import ROOT
+from tests.wire import servers
+from tests.wire.servers import KEY, closed_port, serving
+
+CASE = "system-and-user"
+STACK = """
+description = "A server that misbehaves"
+models = ["smollm2-135m-instruct"]
+
+[stages]
+client = "httpx"
+template = "openai-compatible"
+tokenization = "openai-compatible"
+inference = "openai-compatible"
+postprocess = "openai-compatible"
+
+[options.openai-compatible]
+url = "{url}"
+model = "m"
+seconds = 0.5
+"""
+
+
+@pytest.fixture
+def copy(tmp_path: Path, smollm) -> Path:
+    """A project of one's own, with one case."""
+    shutil.copytree(ROOT / "stacks", tmp_path / "stacks")
+    golden = tmp_path / "golden"
+    (golden / "cases").mkdir(parents=True)
+    shutil.copy(ROOT / "golden" / "cases" / f"{CASE}.json", golden / "cases")
+    model = golden / "smollm2-135m-instruct"
+    model.mkdir()
+    for path in (ROOT / "golden" / model.name).iterdir():
+        if path.is_file():
+            shutil.copy(path, model)
+    shutil.copytree(ROOT / "golden" / model.name / CASE, model / CASE)
+    return tmp_path
+
+
+def run(copy: Path, url: str, command: str, *arguments: str, more: str = ""):
+    (copy / "stacks" / "bad.toml").write_text(STACK.format(url=url) + more, "utf-8")
+    return CliRunner().invoke(app, [command, "bad", *arguments, "--project", str(copy)])
+
+
+BAD = [
+    (servers.slow, "no answer in 0.5 s"),
+    (servers.drip, "no answer in 0.5 s"),
+    (servers.drip_of_headers, "no answer in 0.5 s"),
+    (servers.html, "the answer is not JSON"),
+    (servers.cut_in_the_middle, "the answer broke off"),
+    (servers.no_json, "the answer is not JSON"),
+    (servers.no_utf8, "the answer is not UTF-8"),
+    (servers.closes_at_once, "the answer broke off"),
+    (servers.traceback, "HTTP 500"),
+    (servers.redirect, "it redirects to http://127.0.0.1:1/elsewhere"),
+    (servers.error_in_the_stream, "out of memory"),
+    (servers.huge_header, "the answer broke off"),
+]
+
+
+@pytest.mark.parametrize(("answer", "says"), BAD)
+def test_a_bad_server_is_convicted_of_what_it_did(copy, answer, says):
+    with serving(answer) as fake:
+        done = run(copy, fake.url, "check", "--format", "json")
+        traced = run(copy, fake.url, "trace", CASE)
+    assert done.exit_code == 1, done.output + repr(done.exception)
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert verdict["status"] == "convicted"
+    assert any(says in finding["summary"] for finding in verdict["findings"]), verdict["findings"]
+    assert traced.exit_code == 0, traced.output
+    # A terminal breaks lines anywhere.
+    assert "".join(says.split()) in "".join(traced.stdout.split())
+    assert "Traceback (most" not in done.stderr + traced.stderr
+
+
+def test_a_server_that_is_down_is_the_environments_matter(copy):
+    done = run(copy, closed_port(), "check", "--format", "json")
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert done.exit_code == 1
+    assert {finding["kind"] for finding in verdict["findings"]} == {"environment"}
+    assert "no server answers at " in verdict["line"]
+
+
+@pytest.mark.parametrize("command", [("check",), ("check", "--format", "json"), ("trace", CASE)])
+def test_a_wrong_key_is_one_line_and_status_2_and_nowhere_else(copy, command, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    save = ("--save", str(copy / "kept")) if command[0] == "check" else ()
+    with serving(servers.wants_a_key) as fake:
+        done = run(copy, fake.url, *command, *save, more='api_key_variable = "TEST_KEY"\n')
+        assert fake.asked[0].headers["Authorization"] == f"Bearer {KEY}"
+    assert done.exit_code == 2, done.output
+    (line,) = done.stderr.splitlines()
+    assert "refuses the API key (HTTP 401)" in line
+    assert "TEST_KEY" in line
+    assert done.stdout == ""
+    assert KEY not in done.stderr
+
+
+def test_a_key_that_a_server_repeats_is_nowhere(copy, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    with serving(servers.traceback) as fake:
+        done = run(
+            copy, fake.url, "check", "--save", str(copy / "kept"), "--format", "json",
+            more='api_key_variable = "TEST_KEY"\n',
+        )  # fmt: skip
+    kept = [path.read_bytes() for path in (copy / "kept").rglob("*") if path.is_file()]
+    assert kept
+    assert not any(KEY.encode() in data for data in kept)
+    assert b"Bearer ***" in b"".join(kept)
+    assert KEY not in done.output
