@@ -106,8 +106,10 @@ def floor_of(project: Project, running: RunningStack) -> Floor | None:
     noise = load_noise(project, running.model.name)
     if noise is None:
         return None
-    component = running.stack.stages.component(Stage.INFERENCE)
-    kind = getattr(running.part(Stage.INFERENCE), "noise_class", None)
+    part = running.part(Stage.INFERENCE)
+    # Of two components around one engine, one is measured.
+    component = getattr(part, "noise_of", running.stack.stages.component(Stage.INFERENCE))
+    kind = getattr(part, "noise_class", None)
     try:
         return noise.floor(component, kind() if kind is not None else "an engine of another kind")
     except StageFailedError:

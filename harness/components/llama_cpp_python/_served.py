@@ -15,7 +15,8 @@ import uvicorn
 from llama_cpp.server import app as server_app
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 
-from harness.components.llama_cpp_python._taps import Plan, TappedLlama, with_type_ids
+from harness.components.llama_cpp_python._library import with_type_ids
+from harness.components.llama_cpp_python._taps import Plan, TappedLlama
 
 _POLL = 0.02
 

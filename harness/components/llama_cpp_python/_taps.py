@@ -14,7 +14,6 @@ import dataclasses
 import datetime
 import hashlib
 import importlib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,9 +23,9 @@ import time_machine
 from llama_cpp import llama_chat_format
 from llama_cpp import llama_cpp as low_level
 
+from harness.components.llama_cpp_python._library import library_digest, log_warnings, type_name, with_type_ids
+
 _FORMATTER = "chat_formatter"
-_LOG_LEVEL_WARN = 3  # ggml.h, enum ggml_log_level
-_LOG_LEVEL_CONT = 5
 _PLAIN = (bool, int, float, str, list, dict)
 _PROBE = ({"role": "user", "content": "probe"},)
 
@@ -97,7 +96,7 @@ class TappedLlama:
         options: Mapping[str, Any],
         plants: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
-        _log_warnings()
+        log_warnings()
         self.node_watchers: list[Callable[[ctypes.c_void_p, bool], bool]] = []
         hooks = [(_imported(hook), keywords) for hook, keywords in plants]
         if any(getattr(hook, "watches_nodes", False) for hook, _ in hooks):
@@ -127,15 +126,15 @@ class TappedLlama:
         return {
             "llama-cpp-python": str(llama_cpp.__version__),
             "system": low_level.llama_print_system_info().decode("utf-8", errors="replace").strip(),
-            "library": _library_digest(),
+            "library": library_digest(),
             "n_ctx": str(self.llm.n_ctx()),
             "n_batch": str(self.llm.n_batch),
             "n_ubatch": str(context.n_ubatch),
             "n_threads": str(self.llm.n_threads),
             "n_threads_batch": str(self.llm.n_threads_batch),
             "flash_attn": str(context.flash_attn_type == low_level.LLAMA_FLASH_ATTN_TYPE_ENABLED).lower(),
-            "type_k": _type_name(context.type_k),
-            "type_v": _type_name(context.type_v),
+            "type_k": type_name(context.type_k),
+            "type_v": type_name(context.type_v),
             "chat_format": str(self.llm.chat_format) if self.llm.chat_handler is None else "chat_handler",
         }
 
@@ -383,46 +382,3 @@ def _clock(moment: str | None) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     when = datetime.datetime.fromisoformat(moment)
     return time_machine.travel(when.astimezone() if when.tzinfo is None else when, tick=False)
-
-
-def with_type_ids(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the names of KV cache types by llama.cpp's numbers."""
-    return {
-        name: getattr(low_level, f"GGML_TYPE_{value.upper()}") if name in ("type_k", "type_v") else value
-        for name, value in options.items()
-    }
-
-
-def _type_name(number: int) -> str:
-    for name in dir(low_level):
-        if name.startswith("GGML_TYPE_") and getattr(low_level, name) == number:
-            return name.removeprefix("GGML_TYPE_").lower()
-    return str(number)
-
-
-def _library_digest() -> str:
-    """Return the start of the SHA-256 over llama.cpp's shared libraries: what tells one build from another."""
-    digest = hashlib.sha256()
-    for path in sorted(low_level._base_path.glob("lib*")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _log_warnings() -> None:
-    """Send llama.cpp's warnings and errors to the log, whole and nothing else."""
-    last = 0
-
-    def write(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-        nonlocal last
-        last = last if level == _LOG_LEVEL_CONT else level
-        if last >= _LOG_LEVEL_WARN:
-            sys.stderr.write(text.decode("utf-8", errors="replace"))
-            sys.stderr.flush()
-
-    # llama.cpp keeps the pointer for the life of the process.
-    callback = low_level.llama_log_callback(write)
-    _KEPT.append(callback)
-    low_level.llama_log_set(callback, ctypes.c_void_p(0))
-
-
-_KEPT: list[Any] = []

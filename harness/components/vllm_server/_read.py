@@ -1,0 +1,129 @@
+"""Reading vLLM's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from harness.stage import StageFailedError
+from harness.values import Distributions, Failure, Generation, Json
+
+_ID = "token_id:"
+_SETTINGS = {
+    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "stop", "logit_bias")},
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "repetition_penalty": "repeat_penalty",
+}
+"""vLLM's name of a setting, and the one that requests have for it."""
+
+
+def settings_of(rendered: Json) -> Json:
+    """Return the settings in force that `/v1/chat/completions/render` shows."""
+    shown = rendered["sampling_params"]
+    return {ours: shown[theirs] for theirs, ours in _SETTINGS.items() if shown.get(theirs) is not None}
+
+
+def shown_ids(chunks: Sequence[Json]) -> tuple[int, ...]:
+    """Return the generated ids that a chat answer, or a stream's chunks, shows."""
+    choices = (choice for chunk in chunks for choice in chunk.get("choices", ()))
+    return tuple(int(one) for choice in choices for one in choice.get("token_ids") or ())
+
+
+def chat_generation(answer: Json | Sequence[Json], settings: Json) -> Generation | None:
+    """Return the generation that a chat answer, or a stream's chunks, shows; None where it does not show every id.
+
+    Args:
+        answer: The answer.
+        settings: Those in force.
+
+    Raises:
+        StageFailedError: it is no such answer.
+    """
+    chunks = [answer] if isinstance(answer, dict) else answer
+    choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
+    usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None)
+    try:
+        ids = shown_ids(chunks)
+        if not ids or usage is None or usage["completion_tokens"] != len(ids):
+            return None
+        content = (choices[0].get("logprobs") or {}).get("content") or []
+        rows = [{_id_of(top["token"]): top["logprob"] for top in one["top_logprobs"]} for one in content]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _broken(error) from error
+    end: Json = next((choice for choice in reversed(choices) if choice.get("finish_reason")), {})
+    return Generation(
+        ids=ids,
+        chosen=ids,
+        finish=_finish(end),
+        distributions=_distributions(rows) if rows else None,
+        settings=settings,
+    )
+
+
+def _finish(choice: Json) -> Literal["end_token", "length", "stop"]:
+    if choice.get("finish_reason") == "length":
+        return "length"
+    # The stop string or id that ended it; an end token has none.
+    return "end_token" if choice.get("stop_reason") is None else "stop"
+
+
+def steps_generation(answer: Json, forced: Sequence[int], settings: Json) -> Generation:
+    """Return the generation that the answers to many prompts make, each one id longer than the one before.
+
+    Raises:
+        StageFailedError: it is no such answer.
+    """
+    try:
+        choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+        chosen = tuple(int(choice["token_ids"][0]) for choice in choices)
+        tops = [choice["logprobs"]["top_logprobs"][0] for choice in choices]
+        rows = [{_id_of(token): logprob for token, logprob in top.items()} for top in tops]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _broken(error) from error
+    return Generation(
+        ids=tuple(forced),
+        chosen=chosen,
+        finish="forced",
+        distributions=_distributions(rows),
+        settings=settings,
+    )
+
+
+def piece_of(token: str) -> str:
+    """Return the text of a token of byte-level BPE, whose characters each stand for a byte."""
+    if not set(token) <= _BYTE_OF.keys():
+        return token
+    return bytes(_BYTE_OF[character] for character in token).decode("utf-8", errors="replace")
+
+
+def _id_of(token: str) -> int:
+    return int(token.removeprefix(_ID))
+
+
+def _distributions(rows: Sequence[Mapping[int, float]]) -> Distributions:
+    width = min(len(row) for row in rows)
+    # A row may hold the chosen id beside the likeliest ones.
+    tops = [sorted(row.items(), key=lambda one: (-one[1], one[0]))[:width] for row in rows]
+    ids = np.array([[one for one, _ in top] for top in tops], dtype=np.int32)
+    logprobs = np.array([[logprob for _, logprob in top] for top in tops], dtype=np.float32)
+    with np.errstate(divide="ignore"):
+        left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
+        rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
+    return Distributions(logprobs, ids, rest)
+
+
+def _broken(error: Exception) -> StageFailedError:
+    return StageFailedError(Failure(reason="broken", message=f"no completion ({type(error).__name__}: {error})"))
+
+
+def _byte_characters() -> dict[str, int]:
+    """Return the byte that each character of GPT-2's alphabet stands for (openai/gpt-2, encoder.py)."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(0x100 + at): byte for at, byte in enumerate(others)}
+
+
+_BYTE_OF: Mapping[str, int] = _byte_characters()
