@@ -282,6 +282,21 @@ def doctor(
 
 
 @app.command()
+def probes(
+    model: Annotated[str, typer.Argument(help="A model of stacks/models.toml.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write replay.gguf and fingerprint.gguf.")],
+    context: Annotated[int, typer.Option("--context", min=16, help="The most positions; the server's context.")] = 2048,
+    project: Where = None,
+) -> None:
+    """Write the two model files that make a server of your own transparent; see stacks/ollama.toml for their use."""
+    from harness.probes import write_probes
+    from harness.stack import resolve_model
+
+    for path in write_probes(resolve_model(_project(project), model), folder, context):
+        print(path)
+
+
+@app.command()
 def demo(form: As = Format.TEXT) -> None:
     """Plant three faults in the real stack and show each verdict."""
     from harness.demo import demo as run_demo

@@ -49,6 +49,7 @@ class StageResult(Value):
         chained: What the chained runs add.
         follows: Of one that inherits, the stage whose output it got.
         unexplained: Of one that is unexplained, the difference and the run it was seen in.
+        streamed_only: Of one that is unexplained, that it was so only in the run with a stream.
     """
 
     stage: Stage
@@ -57,6 +58,10 @@ class StageResult(Value):
     chained: Chained = Chained.NOT_SEEN
     follows: Stage | None = None
     unexplained: tuple[Run, Difference] | None = None
+    streamed_only: bool = False
+
+
+Evidence = Literal["isolated", "stream", "state", "nondeterminism"]
 
 
 class Finding(Value):
@@ -69,7 +74,8 @@ class Finding(Value):
         cases: Every case that shows it.
         example: The case shown: the largest difference, or else the one with the least to read.
         difference: How the example differs.
-        evidence: `isolated` (fed with golden input), `state` or `nondeterminism` (chained only; see the module).
+        evidence: `isolated` (fed with golden input); of what shows only in the chain `stream` (only when streamed),
+            `state` or `nondeterminism` (see the module).
     """
 
     stage: Stage
@@ -78,7 +84,7 @@ class Finding(Value):
     cases: tuple[str, ...]
     example: str
     difference: Difference
-    evidence: Literal["isolated", "state", "nondeterminism"] = "isolated"
+    evidence: Evidence = "isolated"
 
 
 class StageVerdict(Value):
@@ -192,7 +198,7 @@ class Judge:
             update: dict[str, object] = {"chained": _worse(result, Chained.CONSISTENT)}
             if comparison.outcome.bad and not result.isolated.outcome.bad:
                 assert comparison.difference is not None
-                update = {"chained": Chained.UNEXPLAINED, "unexplained": (run, comparison.difference)}
+                update = _unexplained(result, run, comparison.difference)
             results[stage] = result.model_copy(update=update)
             if comparison.outcome.bad or not follows:
                 source = stage
@@ -204,7 +210,7 @@ class Judge:
         assert difference is not None
         if any(result.isolated.outcome.bad for result in results.values()) or difference.difference is None:
             return
-        update = {"chained": Chained.UNEXPLAINED, "unexplained": (run, difference.difference)}
+        update = _unexplained(results[last], run, difference.difference)
         results[last] = results[last].model_copy(update=update)
 
     def _chained_stage(self, stage: Stage, golden: Golden, trace: Trace, run: Run) -> tuple[Comparison, bool]:
@@ -229,6 +235,11 @@ class Judge:
             return unobserved("its own ids could not be replayed")
         expected = replay.model_copy(update={"withheld": 0})
         return postprocess.compare(expected, observed, {})  # type: ignore[arg-type]
+
+
+def _unexplained(result: StageResult, run: Run, difference: Difference) -> dict[str, object]:
+    streamed_only = run.streamed and result.chained is not Chained.UNEXPLAINED
+    return {"chained": Chained.UNEXPLAINED, "unexplained": (run, difference), "streamed_only": streamed_only}
 
 
 def _same_ids(golden: Golden, observed: object) -> bool:
@@ -324,8 +335,10 @@ def _findings(
     for group in _grouped([(r, r.isolated.difference) for r in isolated if r.isolated.difference]):
         yield _finding(stage, group, "isolated")
     unexplained = [r for r in results if r.stage is stage and r.unexplained is not None]
-    explained = [(r, explain(r)) for r in unexplained]
-    for evidence in ("state", "nondeterminism"):
+    explained: list[tuple[StageResult, Evidence]] = [(r, explain(r)) for r in unexplained]
+    explained = [(r, "stream" if why == "state" and r.streamed_only else why) for r, why in explained]
+    evidences: tuple[Evidence, ...] = ("stream", "state", "nondeterminism")
+    for evidence in evidences:
         pairs = [(r, r.unexplained[1]) for r, why in explained if why == evidence and r.unexplained]
         for group in _grouped(pairs):
             yield _finding(stage, group, evidence)
@@ -345,11 +358,13 @@ def _grouped(pairs: Sequence[tuple[StageResult, Difference]]) -> list[list[tuple
 def _finding(
     stage: Stage,
     group: Sequence[tuple[StageResult, Difference]],
-    evidence: Literal["isolated", "state", "nondeterminism"],
+    evidence: Evidence,
 ) -> Finding:
     result, difference = min(group, key=lambda pair: (-pair[1].size, _length(pair[1])))
     summary, kind = difference.summary, difference.kind
-    if evidence != "isolated":
+    if evidence == "stream":
+        summary = f"{summary}; only when streamed"
+    elif evidence != "isolated":
         rests = "rests on state that earlier calls left" if evidence == "state" else "varies from run to run"
         if result.isolated.outcome is Outcome.UNOBSERVED:
             rests = "was not seen on golden input alone"

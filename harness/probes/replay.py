@@ -32,6 +32,16 @@ _WEIGHT = 4.0
 """Makes the scripted id lead by sqrt(256) x 4 = 64 nats, which no sampling setting turns."""
 
 
+def write_replay(model: ModelRef, path: Path, context: int) -> dict[str, int]:
+    """Write a replay model without a script, and return where each tensor's data begins in the file.
+
+    Raises:
+        ModelFileError: the model's file is damaged.
+    """
+    values, tensors = skeleton(WIDTH, context, vocabulary_size(model.path))
+    return write_probe(path, model.path, model.chat_template, values, tensors)
+
+
 class ReplayModel:
     """A replay model in a file.
 
@@ -45,8 +55,7 @@ class ReplayModel:
     """
 
     def __init__(self, model: ModelRef, path: Path, context: int) -> None:
-        values, tensors = skeleton(WIDTH, context, vocabulary_size(model.path))
-        places = write_probe(path, model.path, model.chat_template, values, tensors)
+        places = write_replay(model, path, context)
         self._attach(path, context, places["output.weight"], places["position_embd.weight"])
 
     @classmethod
