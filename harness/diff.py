@@ -141,7 +141,7 @@ def diff(
         asked = cases_for(project, name, cases)
         if asked:
             with open_stack(a, model) as first, open_stack(b, other) as second:
-                yield _Pair(project, first, second).run(asked, progress)
+                yield Pair(project, first, second).run(asked, progress)
 
 
 def _shared(a: Stack, b: Stack, other_model: str | None) -> tuple[str, ...]:
@@ -155,8 +155,14 @@ def _shared(a: Stack, b: Stack, other_model: str | None) -> tuple[str, ...]:
     return shared[:1] if other_model is not None else shared
 
 
-class _Pair:
-    """Two open stacks around one model."""
+class Pair:
+    """Two open stacks around one model.
+
+    Args:
+        project: Where the goldens are.
+        a: The first stack.
+        b: The second.
+    """
 
     def __init__(self, project: Project, a: RunningStack, b: RunningStack) -> None:
         self._project = project
@@ -166,7 +172,8 @@ class _Pair:
         self._clock = _clock(a, b)
         self._seconds = 0.0
 
-    def run(self, cases: Sequence[Case], progress: Progress) -> Compared:
+    def run(self, cases: Sequence[Case], progress: Progress = lambda *_: None) -> Compared:
+        """Hold the stacks against each other in these cases."""
         expected: dict[str, Golden] = {}
         traces: dict[str, Trace] = {}
         results: list[StageResult] = []
