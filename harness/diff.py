@@ -401,8 +401,8 @@ def _line(a: str, b: str, verdict: Verdict, swaps: Sequence[Swap]) -> str:
     swap = next((swap for swap in swaps if swap.stages == (stages[0],)), None)
     if swap is not None:
         text += (
-            f"; swapping only {a}'s {stages[0]} into {b} makes them equal in {len(swap.equal)} of the "
-            f"{len(swap.differ)} cases that differ there ({cases} in all)"
+            f"; swapping only {a}'s {stages[0]} into {b} makes them equal in {len(swap.equal)} of "
+            f"{len(swap.differ)} case{'s' if len(swap.differ) > 1 else ''} that differ there ({cases} in all)"
         )
     return text + (f"; they also differ in {', '.join(stages[1:])}" if stages[1:] else "")
 

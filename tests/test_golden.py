@@ -79,7 +79,13 @@ def make_golden(name="c", text=TEXT, seed=0):
             tool_choice={"type": "function"},
             settings={"max_tokens": 3, "stop": [text], "ids": "", "temperature": 0.1},
         ),
-        prompt=Prompt(text=text, suffix='"ids": ""' + text[-3:], literals=((0, 3), (4, 5))),
+        prompt=Prompt(
+            text=text,
+            suffix='"ids": ""' + text[-3:],
+            literals=((0, 3), (4, 5)),
+            dates=((1, 3, "%H:%M"),),
+            policies={"p": text},
+        ),
         tokens=Tokens(
             ids=(1, 2, 3),
             pieces=("a\r\n", '"policies": ""', "\ufffd"),
@@ -108,7 +114,7 @@ def make_golden(name="c", text=TEXT, seed=0):
 
 def refused_at_template():
     golden = make_golden()
-    refusal = Refusal(error="TemplateError", message="roles must alternate\u2028")
+    refusal = Refusal(error="TemplateError", message="roles must alternate\u2028", policies={"p": TEXT})
     return Golden(case=golden.case, model="m", request=golden.request, prompt=refusal)
 
 
@@ -130,6 +136,8 @@ def plain(golden):
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "golden" / "cases").mkdir(parents=True)
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "models.toml").touch()
     return Project(tmp_path)
 
 
@@ -228,6 +236,10 @@ def test_the_files_are_made_to_be_read_and_compared():
         "{",
         '  "prompt_suffix": "\\"ids\\": \\"\\"af\u00e9",',
         '  "literals": [[0, 3], [4, 5]],',
+        '  "dates": [[1, 3, "%H:%M"]],',
+        '  "prompt_policies": {',
+        '    "p": "caf\u00e9"',
+        "  },",
         '  "ids": [1, 2, 3],',
         '  "pieces": ["a\\r\\n", "\\"policies\\": \\"\\"", "\ufffd"],',
         '  "policies": {"control-text-parsed": [1, 7], "pieces": []}',
@@ -559,6 +571,12 @@ def test_cases_are_found_by_their_file_names(project):
     assert [case.name for case in cases_for(project, "other")] == ["b"]
     assert [case.name for case in cases_for(project, "m", ["b"])] == ["b"]
     assert cases_for(project, "other", ["a"]) == ()
+    entry = f'path = "m.gguf"\nsha256 = "{"5" * 64}"\n'
+    models = project.stacks / "models.toml"
+    models.write_text(f"[m]\n{entry}named_only = true\n[other]\n{entry}")
+    assert [case.name for case in cases_for(project, "m")] == ["a"], "a model of named cases only"
+    assert cases_for(project, "m", ["b"]) == ()
+    assert [case.name for case in cases_for(project, "other")] == ["b"]
 
 
 def test_a_case_that_does_not_exist_has_the_nearest_name(project):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from harness.errors import ModelFileError
-from harness.model_file import read_model_file
+from harness.model_file import raw_entries, read_model_file
+from tests.doctor import models
 
 
 @pytest.fixture
@@ -128,3 +129,50 @@ def test_a_forged_alignment_moves_every_tensor(tmp_path, model):
     forge(path, b"general.alignment", "<I", 2**31, 4)
     with pytest.raises(ModelFileError, match="ends at byte 2,147,483,904"):
         read_model_file(path)
+
+
+# The entries as they stand in the file
+
+
+def test_raw_entries_are_the_file_s_own_bytes(tmp_path):
+    path = models.write(tmp_path / "m.gguf", {"caf\u00e9": "\U0001f98a", "empty": [], "yes": True, "large": 2**63})
+    entries = raw_entries(path)
+    reader = gguf.GGUFReader(path)
+    known = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    assert list(entries) == list(known)
+    content = path.read_bytes()
+    for name, field in known.items():
+        # The reader's parts are views of the file: name, type and value, one behind the other.
+        raw = b"".join(part.tobytes() for part in field.parts)
+        if field.types == [gguf.GGUFValueType.ARRAY] or name == "empty":
+            continue
+        assert entries[name] == raw, name
+        assert content[field.offset : field.offset + len(raw)] == raw
+    assert content[24:].startswith(b"".join(entries.values())), "side by side and in order, none left out"
+    (first,) = struct.unpack_from("<Q", content, 24 + len(b"".join(entries.values())))
+    assert first == len("token_embd.weight"), "and then come the tensors"
+
+
+def test_a_file_made_of_raw_entries_says_the_same(tmp_path):
+    path = models.write(tmp_path / "m.gguf")
+    entries = raw_entries(path)
+    made = tmp_path / "made.gguf"
+    made.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(entries)) + b"".join(entries.values()) + bytes(32))
+    assert read_model_file(made).metadata == read_model_file(path).metadata
+    assert len(read_model_file(path).metadata) == len(models.METADATA)
+
+
+def test_the_alignment_is_an_entry_like_the_others(tmp_path):
+    entries = [struct.pack("<Q17sII", 17, b"general.alignment", 4, 64), struct.pack("<Q1sIB", 1, b"x", 7, 1)]
+    path = tmp_path / "m.gguf"
+    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + b"".join(entries) + bytes(64))
+    assert raw_entries(path) == dict(zip(("general.alignment", "x"), entries, strict=True))
+
+
+def test_raw_entries_of_a_damaged_file_are_refused(tmp_path):
+    path = models.write(tmp_path / "m.gguf")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ModelFileError, match="is truncated or damaged"):
+        raw_entries(path)
+    with pytest.raises(ModelFileError, match="no model file at"):
+        raw_entries(tmp_path / "none.gguf")

@@ -10,12 +10,22 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from harness.compare.inference import divergences
+from harness.compare.inference import Floor, divergences
 from harness.errors import UserError
 from harness.golden import Golden
-from harness.noise import FACTOR, Noise, NoiseClass, load_noise, measure_noise, noise_path, save_noise
+from harness.noise import (
+    FACTOR,
+    EngineNoise,
+    Noise,
+    NoiseClass,
+    floor_of,
+    load_noise,
+    measure_noise,
+    noise_path,
+    save_noise,
+)
 from harness.project import Project
-from harness.stack import Stack, Stages
+from harness.stack import RunningStack, Stack, Stages
 from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
@@ -165,29 +175,80 @@ def divergence(nudge):
     return divergences(distributions().top(), distributions(nudge))
 
 
-def noise(**classes):
-    return Noise(
-        stack="s",
+def engine_noise(**classes):
+    """Return an engine's noise; of each class its largest divergence, or that and the largest mean of a case."""
+    pairs = {name: seen if isinstance(seen, tuple) else (seen, seen / 2) for name, seen in classes.items()}
+    return EngineNoise(
         engine={"version": "1"},
         classes={
-            name: NoiseClass(variations=("v",), positions=1, mean=largest, p99=largest, max=largest)
-            for name, largest in classes.items()
+            name: NoiseClass(variations=("v",), positions=1, mean=most, p99=most, max=most, case_mean=mean)
+            for name, (most, mean) in pairs.items()
         },
     )
+
+
+def noise(**classes):
+    return Noise({"engine": engine_noise(**classes)})
 
 
 # The limit
 
 
 def test_the_limit_of_a_class_that_was_measured_is_its_own():
-    floor = noise(fine=0.01, coarse=0.5).floor("fine")
+    floor = noise(fine=(0.01, 0.002), coarse=0.5).floor("engine", "fine")
     assert FACTOR == 3.0
-    assert (floor.limit, floor.source) == (0.03, "3 times the noise of fine")
+    assert floor == Floor(limit=0.03, mean=3 * 0.002, source="3 times the noise of engine, fine")
 
 
 def test_the_limit_of_a_class_that_was_not_is_that_of_the_noisiest_and_says_so():
-    floor = noise(fine=0.01, coarse=0.5, middle=0.25).floor("new")
-    assert (floor.limit, floor.source) == (1.5, "3 times the noise of coarse, as new was never measured")
+    floor = noise(fine=0.01, coarse=(0.5, 0.125), middle=(0.25, 0.2)).floor("engine", "new")
+    source = "3 times the noise of engine, coarse, as engine, new was never measured"
+    assert floor == Floor(limit=1.5, mean=0.375, source=source)
+
+
+def test_each_component_has_limits_of_its_own():
+    both = Noise({"engine": engine_noise(fine=0.01), "other": engine_noise(fine=(0.5, 0.25), rough=0.25)})
+    assert both.floor("engine", "fine") == Floor(limit=0.03, mean=0.015, source="3 times the noise of engine, fine")
+    assert both.floor("other", "fine") == Floor(limit=1.5, mean=0.75, source="3 times the noise of other, fine")
+
+
+@pytest.mark.parametrize(("component", "kind"), [("engine", "rough"), ("third", "fine"), ("third", "none")])
+def test_what_was_never_measured_gets_the_limits_of_the_noisiest_of_all_components(component, kind):
+    quiet_first = {"engine": engine_noise(fine=0.01), "other": engine_noise(fine=(0.5, 0.25), rough=0.25)}
+    source = f"3 times the noise of other, fine, as {component}, {kind} was never measured"
+    for measured in (quiet_first, dict(reversed(quiet_first.items()))):
+        assert Noise(measured).floor(component, kind) == Floor(limit=1.5, mean=0.75, source=source)
+
+
+class Part:
+    def __init__(self, kind=None):
+        if kind is not None:
+            self.noise_class = kind
+
+
+def running(part, model="m"):
+    return RunningStack(STACK, MODEL.model_copy(update={"name": model}), {"engine": part})
+
+
+def dead():
+    raise StageFailedError(Failure(reason="start", message="no such file"))
+
+
+def test_the_floor_of_a_running_stack_is_that_of_its_engine_and_its_class(tmp_path):
+    project = Project(tmp_path)
+    assert floor_of(project, running(Part(lambda: "fine"))) is None
+    save_noise(project, "m", "engine", engine_noise(fine=0.01, coarse=0.5))
+    assert floor_of(project, running(Part(lambda: "fine"))).source == "3 times the noise of engine, fine"
+    noisiest = "3 times the noise of engine, coarse, as engine,"
+    kinds = {
+        "an engine of another kind": Part(),
+        "an engine that does not start": Part(dead),
+        "new": Part(lambda: "new"),
+    }
+    for kind, part in kinds.items():
+        floor = floor_of(project, running(part))
+        assert (floor.limit, floor.source) == (1.5, f"{noisiest} {kind} was never measured")
+    assert floor_of(project, running(Part(lambda: "fine"), "another")) is None
 
 
 # Measured
@@ -211,7 +272,6 @@ def test_every_healthy_variation_runs_every_case_that_has_a_generation(engine):
     ]
     assert Engine.fed == [((1, 1), (11, 11)), ((2, 1), (11, 11))] * 4, "the golden ids are forced"
     assert told == [(label, done, 2) for label in Engine.variations for done in (0, 1)]
-    assert made.stack == "s"
     assert made.engine == {"version": "1", "threads": "4"}, "the engine as it is configured, not as it was varied"
 
 
@@ -228,13 +288,17 @@ def test_each_class_has_its_own_figures(engine):
     assert fine.mean == float(f"{seen.mean():.6g}")
     assert fine.p99 == float(f"{np.percentile(seen, 99):.6g}")
     assert coarse.max == float(f"{divergence(0.5)[0]:.6g}") > fine.max
-    assert made.floor("fine").limit == 3 * fine.max
+    means = [np.mean(divergence(nudge)) for nudge in (0.0, 0.25, 0.125)]
+    assert fine.case_mean == float(f"{max(means):.6g}") > fine.mean
+    assert coarse.case_mean == float(f"{divergence(0.5).mean():.6g}")
+    floor = Noise({"engine": made}).floor("engine", "fine")
+    assert (floor.limit, floor.mean) == (3 * fine.max, 3 * fine.case_mean)
 
 
 @pytest.mark.parametrize(
     ("cls", "why"),
     [
-        (Refuses, "Refusal(kind='refusal', error='ValueError', message='no such batch', context=False)"),
+        (Refuses, "Refusal(kind='refusal', error='ValueError', message='no such batch', context=False, policies={})"),
         (Dies, "reason='crash', message=None, signal='SIGSEGV'"),
         (ShowsNothing, "Unobserved(kind='unobserved', reason='it has no log-probabilities')"),
         (NoDistributions, "finish='forced', distributions=None"),
@@ -275,34 +339,55 @@ def test_what_is_loaded_is_what_was_stored(engine, tmp_path):
     project = Project(tmp_path)
     made = measure_noise(STACK, MODEL, [make_golden("a")])
     assert load_noise(project, "m") is None
-    save_noise(project, "m", made)
+    save_noise(project, "m", "engine", made)
     assert noise_path(project, "m") == tmp_path / "golden" / "m" / "noise.json"
-    assert load_noise(project, "m") == made
+    assert load_noise(project, "m") == Noise({"engine": made})
     assert load_noise(project, "other") is None
     text = noise_path(project, "m").read_bytes()
-    save_noise(project, "m", made)
+    save_noise(project, "m", "engine", made)
     assert noise_path(project, "m").read_bytes() == text
     assert text.endswith(b"}\n")
 
 
+def test_what_is_stored_of_one_component_leaves_the_others_as_they_are(tmp_path):
+    project = Project(tmp_path)
+    one, other, again = engine_noise(fine=0.01), engine_noise(fine=0.5, rough=0.25), engine_noise(rough=0.125)
+    save_noise(project, "m", "one", one)
+    save_noise(project, "m", "other", other)
+    assert load_noise(project, "m") == Noise({"one": one, "other": other})
+    save_noise(project, "m", "one", again)
+    assert load_noise(project, "m") == Noise({"one": again, "other": other}), "replaced as a whole, not class by class"
+    assert load_noise(project, "n") is None
+
+
+def test_a_stored_floor_that_is_wrong_is_not_overwritten(tmp_path):
+    project = Project(tmp_path)
+    noise_path(project, "m").parent.mkdir(parents=True)
+    noise_path(project, "m").write_text('{"engine": 1}')
+    with pytest.raises(UserError):
+        save_noise(project, "m", "other", engine_noise(fine=0.5))
+    assert noise_path(project, "m").read_text() == '{"engine": 1}'
+
+
 def test_a_stored_floor_that_is_wrong_names_the_place(tmp_path):
     project = Project(tmp_path)
-    save_noise(project, "m", noise(fine=0.5))
+    save_noise(project, "m", "engine", engine_noise(fine=0.5))
     path = noise_path(project, "m")
     path.write_text(path.read_text().replace('"max": 0.5', '"max": "much"'))
     with pytest.raises(UserError) as caught:
         load_noise(project, "m")
     assert str(caught.value) == (
-        f"{path}:14: classes.fine.max: Input should be a valid number, unable to parse string as a number"
+        f"{path}:14: engine.classes.fine.max: Input should be a valid number, unable to parse string as a number"
     )
 
 
+@pytest.mark.parametrize("field", ["max", "case_mean"])
 @pytest.mark.parametrize("largest", [math.nan, math.inf, -1.0])
-def test_a_limit_that_nothing_can_exceed_is_refused(tmp_path, largest):
+def test_a_limit_that_nothing_can_exceed_is_refused(tmp_path, largest, field):
     project = Project(tmp_path)
-    save_noise(project, "m", noise(fine=0.5))
+    save_noise(project, "m", "engine", engine_noise(fine=(0.5, 0.5)))
     path = noise_path(project, "m")
     text = {"nan": "NaN", "inf": "Infinity"}.get(str(largest), str(largest))
-    path.write_text(path.read_text().replace('"max": 0.5', f'"max": {text}'))
+    path.write_text(path.read_text().replace(f'"{field}": 0.5', f'"{field}": {text}'))
     with pytest.raises(UserError):
         load_noise(project, "m")

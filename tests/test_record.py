@@ -87,6 +87,8 @@ class Reference:
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "golden" / "cases").mkdir(parents=True)
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "models.toml").touch()
     made = Project(tmp_path)
     for name in ("a", "b", "c"):
         put_case(made, name)
@@ -384,3 +386,171 @@ def test_a_limit_that_does_not_end_the_golden_is_refused_with_the_case(limit):
 def test_no_limit_is_refused_with_the_case():
     with pytest.raises(UserError, match="case 'warm': max_tokens must be a positive number"):
         record._check_settings(make_case(), {})
+
+
+# What a declared policy would give instead
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<' + m.role + '>' + (m.content if m.content is string else m.content | tojson) + '|' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<bot>' }}{% endif %}"
+)
+TEXTS = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '|' }}{% endfor %}"
+PARTS = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+
+
+class Tokenizer:
+    """A token a character; `$` is the end token, whose text is `$$`."""
+
+    special_texts = {"eos": "$$"}  # noqa: RUF012 - a stand-in
+    end_of_generation_ids = frozenset({ord("$")})
+
+    def piece(self, token):
+        return chr(token).encode("utf-8") if token < 256 else bytes([token - 256])
+
+    def is_control(self, token):
+        return token == ord("$")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Return a maker of references of a template, without a model file; a template's renderer is shared."""
+    pytest.importorskip("transformers", reason="the reference renderer needs transformers")
+    renderers = {}
+
+    def make(template=CHATML, **model):
+        if template not in renderers:
+            renderers[template] = record.ReferenceTemplate(template, {}, ())
+        made = object.__new__(record.Reference)
+        made.model = MODEL.model_copy(update=model)
+        made.tokenizer = Tokenizer()
+        made._template = renderers[template]
+        return made
+
+    yield make
+    for renderer in renderers.values():
+        renderer.__exit__(None, None, None)
+
+
+def other_prompts(made, *messages, **options):
+    body = {"messages": [{"role": role, "content": content} for role, content in messages]}
+    case = Case(name="c", description="d", covers=(), body=body, options=options)
+    request = Request(messages=tuple(body["messages"]))
+    try:
+        text = made._template.render(request, case.options).text
+    except record.StageRefusedError:
+        text = None
+    return text, made._other_prompts(case, request, text)
+
+
+def test_a_plain_question_has_no_other_prompt(reference):
+    assert other_prompts(reference(), ("system", ""), ("user", "hi")) == ("<system>|<user>hi|<bot>", {})
+
+
+def test_nothing_for_a_content_is_an_empty_text_by_the_policy(reference):
+    assert other_prompts(reference(TEXTS), ("user", "a"), ("user", None)) == (
+        None,
+        {
+            "null-as-empty": "<user>a|<user>|",
+            "parts-joined": "<user>a|<user>|",
+            "parts-joined-by-space": "<user>a|<user>|",
+            "parts-joined-by-newline": "<user>a|<user>|",
+        },
+    )
+
+
+def test_text_parts_are_one_text_by_the_policies(reference):
+    joined = {
+        "parts-joined": "<user>onetwo|<bot>",
+        "parts-joined-by-space": "<user>one two|<bot>",
+        "parts-joined-by-newline": "<user>one\ntwo|<bot>",
+    }
+    text, others = other_prompts(reference(), ("user", PARTS))
+    assert text.startswith('<user>[{"type": "text"')
+    assert others == joined
+    text, others = other_prompts(reference(TEXTS), ("user", PARTS))
+    assert (text, others) == (None, {name: other.removesuffix("<bot>") for name, other in joined.items()})
+
+
+def test_other_parts_than_texts_are_joined_by_no_policy(reference):
+    image = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    assert other_prompts(reference(TEXTS), ("user", image)) == (None, {})
+    assert other_prompts(reference(), ("user", [*PARTS, {"type": "text"}]))[1] == {}
+
+
+def test_a_last_turn_of_the_assistant_s_is_continued_by_the_policy(reference):
+    turns = ("user", "a"), ("assistant", "b")
+    template = CHATML.replace("+ '|'", "").replace("m.content | tojson", "''")
+    assert other_prompts(reference(template), *turns) == (
+        "<user>a<assistant>b<bot>",
+        {"last-turn-continued": "<user>a<assistant>b"},
+    )
+    asked = other_prompts(reference(template), *turns, continue_final_message=True)
+    assert asked == ("<user>a<assistant>b", {}), "the case asks for it"
+    assert other_prompts(reference(template), *turns, ("user", "c"))[1] == {}
+
+
+def reply(made, text, messages=({"role": "user", "content": "q"},), tools=None, finish="end_token", **generation):
+    request = Request(messages=messages, tools=tools, settings={"stop": ["STOP"]})
+    ids = tuple(map(ord, text))
+    made_of = Generation(ids=ids, chosen=ids, finish=finish, **generation)
+    return made._reply(made_of, request, Prompt(text="<bot>"), 3)
+
+
+def test_a_plain_reply_has_no_other(reference):
+    found = reply(reference(), "Yes.$")
+    assert (found.content, found.finish_reason, found.policies) == ("Yes.", "stop", {})
+
+
+def test_the_end_token_s_text_ends_the_reply_by_the_policy(reference):
+    found = reply(reference(), "a b$")
+    assert found.policies == {}
+    tokenizer = Tokenizer()
+    tokenizer.special_texts = {"eos": "##"}
+    made = reference()
+    made.tokenizer = tokenizer
+    found = reply(made, "a##b$")
+    assert (found.content, found.usage.completion_tokens) == ("a##b", 4)
+    assert {name: (other.content, other.usage.completion_tokens) for name, other in found.policies.items()} == {
+        "end-text-stops": ("a", 3)
+    }
+
+
+def test_a_character_beyond_the_limit_is_completed_by_the_policy(reference):
+    ids = (ord("a"), 256 + 0xC3)
+    made_of = Generation(ids=ids, chosen=ids, finish="length", beyond=(256 + 0xA9,))
+    request = Request(messages=({"role": "user", "content": "q"},))
+    found = reference()._reply(made_of, request, Prompt(text=""), 3)
+    assert (found.content, found.withheld, found.finish_reason) == ("a", 1, "length")
+    (name, other), *more = found.policies.items()
+    assert (name, other.content, other.withheld, other.usage.completion_tokens) == (
+        "length-completes-character",
+        "a\u00e9",
+        0,
+        3,
+    )
+    assert more == []
+
+
+def test_the_words_that_it_goes_on_with_are_repeated_by_the_policy(reference):
+    messages = {"role": "user", "content": "q"}, {"role": "assistant", "content": "Well, "}
+    found = reply(reference(), "no.$", messages)
+    assert found.content == "no."
+    assert found.policies == {"prefill-in-content": found.model_copy(update={"content": "Well, no.", "policies": {}})}
+    assert reply(reference(), "no.$", (messages[0], {"role": "assistant", "content": None})).policies == {}
+
+
+def test_calls_and_reasoning_stay_in_the_content_by_the_policy(reference):
+    text = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    found = reply(reference(calls="hermes"), f"{text}$", tools=({"type": "function"},))
+    assert (found.content, found.finish_reason) == ("", "tool_calls")
+    assert found.tool_calls == ({"type": "function", "function": {"name": "f", "arguments": "{}"}},)
+    (unparsed,) = found.policies.values()
+    assert set(found.policies) == {"unparsed"}
+    assert (unparsed.content, unparsed.tool_calls, unparsed.finish_reason) == (text, None, "stop")
+    assert reply(reference(calls="hermes"), f"{text}$").content == text, "no tools are declared"
+    assert reply(reference(), f"{text}$", tools=({"type": "function"},)).policies == {}, "the model has no form"
+    thought = reply(reference(reasoning="think"), "<think>a</think>b$")
+    assert (thought.content, thought.reasoning) == ("b", "a")
+    assert thought.policies["unparsed"].content == "<think>a</think>b"
+    assert thought.policies["unparsed"].reasoning is None

@@ -205,11 +205,6 @@ def test_a_route_of_one_part_among_two_is_not_taken():
     assert len(back.given(Stage.INFERENCE)) == 2
 
 
-def test_a_part_without_a_route_offers_none():
-    assert running(part()).chat_route is None
-    assert running(Route(OWN, None)).chat_route is not None
-
-
 def test_a_route_that_dies_broke_as_a_whole():
     found = Tracer(running(Route(OWN, StageFailedError(CRASH)))).chained(GREETING.case, stream=False)
     assert found == Observation(broke=CRASH)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -287,3 +289,28 @@ def test_endings_come_back_from_json_as_what_they_were():
 
 def test_pieces_are_shown_as_text():
     assert shown([b"caf\xc3\xa9", b"\xf0\x9f", b""]) == ("caf\u00e9", "\ufffd", "")
+
+
+# A prompt at another time
+
+
+LATER = datetime(2027, 11, 30, 15, 4, 5)
+
+
+def test_a_prompt_without_dates_is_the_same_at_any_time():
+    assert Prompt(text="2026 %Y \U0001f98a").at(LATER) == "2026 %Y \U0001f98a"
+
+
+def test_every_date_is_printed_in_its_own_form_and_the_rest_is_left():
+    text = "\U0001f98a 02 Jan 2026, 3h: %Y is 2026"
+    dates = ((2, 13, "%d %b %Y"), (15, 17, "%-Hh"), (25, 29, "%Y"))
+    assert [text[start:end] for start, end, _ in dates] == ["02 Jan 2026", "3h", "2026"]
+    made = Prompt(text=text, dates=dates)
+    assert made.at(LATER) == "\U0001f98a 30 Nov 2027, 15h: %Y is 2027", "one that is longer than it was"
+    assert made.at(datetime(2026, 1, 2, 3, 4, 5)) == text
+
+
+def test_dates_at_both_ends_and_side_by_side():
+    made = Prompt(text="20260102", dates=((0, 4, "%Y"), (4, 6, "%m"), (6, 8, "%d")))
+    assert made.at(LATER) == "20271130"
+    assert Prompt(text="a2026", dates=((1, 5, "%A of %Y"),)).at(LATER) == "aTuesday of 2027"

@@ -153,7 +153,7 @@ def test_a_template_defect_is_convicted_and_what_it_feeds_inherits():
         (Stage.TEMPLATE, "integration", "the end that opens the assistant's turn is missing"),
         (Stage.TOKENIZATION, "integration", "one id too many at the start: 4[?]"),
         (Stage.INFERENCE, "engine", "same ids in, other numbers out: KL "),
-        (Stage.POSTPROCESS, "integration", "content is empty, must be !"),
+        (Stage.POSTPROCESS, "integration", 'content lacks "!"'),
     ],
 )
 def test_a_defect_of_one_stage_is_convicted_there(stage, kind, summary):
@@ -344,6 +344,31 @@ def test_the_explanation_is_told(why, words):
     assert finding.summary.endswith(f"; only when chained, and it {words}")
     assert found.line == f"convicted: inference (engine): {finding.summary} [1 of 1 case]"
     assert statuses(found) == all_but("cleared", inference="convicted", postprocess="inherits")
+
+
+STREAM_ONLY = trace(GREETING, {Run.CHAINED_STREAM: observed(GREETING, generation=WRONG_NUMBERS)})
+
+
+@pytest.mark.parametrize(
+    ("why", "evidence", "words"),
+    [
+        ("state", "stream", "; only when streamed"),
+        ("nondeterminism", "nondeterminism", "; only when chained, and it varies from run to run"),
+    ],
+)
+def test_what_shows_in_the_stream_only_is_said_to(why, evidence, words):
+    found = verdict((GREETING, STREAM_ONLY), explain=lambda _: why)
+    (finding,) = found.findings
+    assert finding.evidence == evidence
+    assert finding.summary.endswith(words)
+
+
+def test_what_shows_streamed_and_not_is_not_the_streams():
+    both = observed(GREETING, generation=WRONG_NUMBERS)
+    found = verdict(
+        (GREETING, trace(GREETING, {Run.CHAINED: both, Run.CHAINED_STREAM: both})), explain=lambda _: "state"
+    )
+    assert [finding.evidence for finding in found.findings] == ["state"]
 
 
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.INFERENCE])

@@ -417,6 +417,39 @@ def test_a_call_that_is_interrupted_never_answers_the_next_one(shared):
         shared.close()
 
 
+# A log that grows
+
+
+def log_size(worker):
+    return os.fstat(worker._log.fileno()).st_size
+
+
+def test_a_log_is_cut_at_the_next_call_when_it_has_grown_beyond_the_limit(monkeypatch):
+    monkeypatch.setattr("harness.worker._LOG_LIMIT", 10_000)
+    with Worker(THING, {}, seconds=FAR) as worker:
+        worker.call("say", lines=[f"{n:0100}" for n in range(100)])
+        assert log_size(worker) > 10_000
+        assert worker.log_tail()[-1] == f"raw error: {99:0100}", "what was written is there until the next call"
+        worker.call("greet")
+        assert log_size(worker) == 0
+        assert worker.log_tail() == ()
+        worker.call("say", lines=["after"])
+        written = b"after\nerror: after\nraw: after\nraw error: after\n"
+        assert os.pread(worker._log.fileno(), 1000, 0) == written, "no hole of zeros before it"
+        assert worker.log_tail() == ("after", "error: after", "raw: after", "raw error: after")
+
+
+def test_a_log_within_the_limit_is_kept(monkeypatch):
+    with Worker(THING, {}, seconds=FAR) as worker:
+        worker.call("say", lines=["before"])
+        monkeypatch.setattr("harness.worker._LOG_LIMIT", log_size(worker))
+        worker.call("greet")
+        assert worker.log_tail()[0] == "before"
+        monkeypatch.setattr("harness.worker._LOG_LIMIT", log_size(worker) - 1)
+        worker.call("greet")
+        assert worker.log_tail() == ()
+
+
 # The parent's end, and Ctrl-C
 
 PARENT = """
@@ -467,6 +500,21 @@ def test_a_busy_child_ends_by_itself_when_the_parent_is_killed():
         assert gone(child)
     finally:
         finish(parent, child)
+
+
+@pytest.mark.parametrize("then", ["time.sleep(60)", "worker.call('hang')"])
+def test_what_the_part_started_ends_when_the_parent_is_killed(then):
+    parent, child = start_parent(f"say(helper=worker.call('helper'))\n{then}")
+    helper = json.loads(parent.stdout.readline())["helper"]
+    try:
+        assert not gone(helper)
+        parent.kill()
+        parent.wait()
+        wait_until_gone(child)
+        wait_until_gone(helper)
+    finally:
+        finish(parent, child)
+        end(helper)
 
 
 def test_ctrl_c_reaches_the_parent_and_not_the_child():

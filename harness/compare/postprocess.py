@@ -70,8 +70,9 @@ def _summary(place: Hunk) -> str:
 
 def _short(place: Hunk, text: str) -> str:
     short = f"{text[:60]}..." if len(text) > 60 else text
-    # Of a text only the piece that differs is shown; everything else is JSON already.
-    return f'"{short}"' if place.at in ("content", "reasoning") else short
+    # Of two texts only the piece that differs is shown; everything else is JSON already.
+    is_piece = place.at in ("content", "reasoning") and "null" not in (place.golden, place.observed)
+    return f'"{short}"' if is_piece else short
 
 
 def _content(golden: Reply, observed: Reply, rules: list[str]) -> str | None:

@@ -71,16 +71,20 @@ def _calls(text: str) -> tuple[str, tuple[Json, ...]]:
         closed = _CALL_CLOSE.match(text, end)
         if closed is None or not isinstance(call, dict) or not {"name", "arguments"} <= call.keys():
             continue
-        arguments = _written(text[opened.end() : end])
+        arguments = _written(text[opened.end() : end], call["arguments"])
         found.append({"type": "function", "function": {"name": call["name"], "arguments": arguments}})
         outside.append(text[place : opened.start()])
         place = closed.end()
     return "".join([*outside, text[place:]]), tuple(found)
 
 
-def _written(call: str) -> str:
-    """Return a call's arguments in the characters that the model wrote."""
-    key = _ARGUMENTS.search(call)
-    assert key is not None
-    _, end = json.JSONDecoder().raw_decode(call, key.end())
-    return call[key.end() : end]
+def _written(call: str, arguments: object) -> str:
+    """Return a call's arguments in the characters that the model wrote: the key may stand in other values too."""
+    for key in _ARGUMENTS.finditer(call):
+        try:
+            value, end = json.JSONDecoder().raw_decode(call, key.end())
+        except ValueError:
+            continue
+        if value == arguments:
+            return call[key.end() : end]
+    return json.dumps(arguments, ensure_ascii=False)

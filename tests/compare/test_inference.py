@@ -152,6 +152,73 @@ def test_the_limit_divides(factor, outcome):
     assert judge(observed, floor=floor, golden=golden).outcome is outcome
 
 
+# The mean over a case
+
+
+def off_by(*nudges):
+    """Return the golden's rows, each with its likeliest logit off by so much, and how far each is from the golden's."""
+    rows = [list(one) for one in LOGITS]
+    for one, best, nudge in zip(rows, (1, 2, 3, 0), nudges, strict=True):
+        one[best] += nudge
+    pairs = zip(distributions(*LOGITS).logprobs, distributions(*rows).logprobs, strict=True)
+    return rows, [by_hand(np.exp(p.astype(float)), np.exp(q.astype(float))) for p, q in pairs]
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(0.999, Outcome.DIVERGED), (1.001, Outcome.EQUIVALENT)])
+def test_the_mean_limit_divides_where_no_position_exceeds_its_own(factor, outcome):
+    rows, kl = off_by(0.2, 0.3, 0.4, 0.25)
+    floor = Floor(limit=1.1 * max(kl), mean=factor * sum(kl) / 4, source="tried")
+    assert judge(generation(distributions=distributions(*rows)), floor=floor).outcome is outcome
+
+
+def test_a_mean_above_its_limit_is_the_engine_and_the_worst_position_is_shown():
+    rows, kl = off_by(0.2, 0.3, 0.4, 0.25)
+    mean = sum(kl) / 4
+    found = judge(generation(distributions=distributions(*rows)), floor=Floor(limit=1.0, mean=mean / 2, source="tried"))
+    assert found == Comparison(
+        outcome=Outcome.DIVERGED,
+        difference=Difference(
+            summary=f"same ids in, other numbers out: mean KL {mean:.3g} nats, limit {mean / 2:.3g} (tried); "
+            "most at generated position 2",
+            hunks=(
+                Hunk(
+                    at="generated position 2",
+                    golden="3:-0.019 4:-4.019 0:-8.019",
+                    observed="3:-0.013 4:-4.413 0:-8.413",
+                ),
+            ),
+            causes=("numbers",),
+            kind="engine",
+            size=found.measured["kl"],
+        ),
+        measured=found.measured,
+    )
+    assert found.measured == {"kl": pytest.approx(max(kl), abs=1e-6), "limit": 1.0}
+
+
+def test_one_position_that_exceeds_its_limit_is_shown_as_that_though_the_mean_does_too():
+    rows, kl = off_by(0.0, 0.0, 0.4, 0.5)
+    floor = Floor(limit=kl[2] / 2, mean=1e-9, source="tried")
+    summary = judge(generation(distributions=distributions(*rows)), floor=floor).difference.summary
+    assert summary == (
+        f"same ids in, other numbers out: KL {max(kl):.3g} nats, limit {kl[2] / 2:.3g} (tried); "
+        "first at generated position 2"
+    )
+
+
+@pytest.mark.parametrize("asked", [GREEDY, {"temperature": 0.7}])
+def test_the_mean_of_a_part_of_the_positions_is_not_judged(asked):
+    rows, kl = off_by(0.2, 0.3, 0.4, 0.25)
+    floor = Floor(limit=1.1 * max(kl), mean=1e-9, source="tried")
+    whole = generation(distributions=distributions(*rows))
+    assert judge(whole, asked=asked, floor=floor).difference.causes == ("numbers",)
+    # Its own third id is another, so the fourth position is another question.
+    part = generation(ids=(1, 2, 4, 0), chosen=(1, 2, 3, 0), distributions=distributions(*rows))
+    assert judge(part, asked=asked, floor=floor).outcome is Outcome.EQUIVALENT
+    last = generation(ids=(1, 2, 3, 4), chosen=(1, 2, 3, 0), distributions=distributions(*rows))
+    assert judge(last, asked=asked, floor=floor).difference.causes == ("numbers",), "all were compared"
+
+
 @pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_logit_that_is_no_number_is_the_engine_whatever_the_floor(position, value):

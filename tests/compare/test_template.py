@@ -1,14 +1,20 @@
-"""The template stage: bytes, not looks."""
+"""The template stage: bytes, not looks; but for a clock that cannot be set, and what a policy makes of it."""
+
+from datetime import datetime
 
 import pytest
 
-from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, Outcome, diverged, unobserved
-from harness.compare.template import compare
+from harness.compare import template
+from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, Outcome, diverged, equivalent, unobserved
 from harness.values import Failure, Prompt, Refusal, Unobserved
 
 
 def prompt(text, suffix=None):
     return Prompt(text=text, suffix=suffix)
+
+
+def compare(golden, observed, **policies):
+    return template.compare(golden, observed, policies)
 
 
 @pytest.mark.parametrize("text", ["", "a\r\nb\n", "<|im_start|>user\nH\u00e9 \U0001f98a<|im_end|>\n", "\u200b\u0301"])
@@ -68,6 +74,100 @@ def test_another_difference_is_another_cause():
     one = compare(prompt("Hi\n"), prompt("Hi"))
     other = compare(prompt("Hi"), prompt("Hi\n"))
     assert not set(one.difference.causes) & set(other.difference.causes)
+
+
+# A clock of its own
+
+DATED = Prompt(text="Today is 02 Jan 2026.\nHi", dates=((9, 20, "%d %b %Y"),))
+LATER = datetime(2027, 11, 30, 23, 59, 59)
+
+
+def test_a_part_with_its_own_clock_is_equivalent_but_for_the_clock():
+    observed = Prompt(text="Today is 30 Nov 2027.\nHi", clock=LATER)
+    assert compare(DATED, observed) == equivalent("but for the clock, which is 2027-11-30 there and cannot be set")
+
+
+def test_a_clock_that_is_the_golden_s_needs_no_rule():
+    assert compare(DATED, Prompt(text=DATED.text, clock=LATER)) == EQUAL
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Today is 02 Jan 2027.\nHi",  # neither of the two clocks
+        "Today is 30 Nov 2027.\nHi!",  # the clock's text, and a difference beside
+        "Today is 30 Nov 27.\nHi",  # the date in another form
+        "Today is .\nHi",
+    ],
+)
+def test_another_text_than_the_clock_s_is_a_difference(text):
+    assert compare(DATED, Prompt(text=text, clock=LATER)).outcome is Outcome.DIVERGED
+
+
+def test_with_a_clock_only_what_is_not_the_date_is_shown_as_different():
+    found = compare(DATED, Prompt(text="Today is 30 Nov 2027.\nHi!", clock=LATER))
+    places = [(place.golden, place.observed, place.before) for place in found.difference.hunks]
+    assert places == [("", "!", ".\nHi")]
+
+
+def test_the_clock_counts_only_where_the_golden_knows_the_dates_and_the_part_its_clock():
+    at = Prompt(text="Today is 30 Nov 2027.\nHi", clock=LATER)
+    assert compare(DATED.model_copy(update={"dates": ()}), at).outcome is Outcome.DIVERGED
+    assert compare(DATED, at.model_copy(update={"clock": None})).outcome is Outcome.DIVERGED
+
+
+# Policies
+
+
+JOINED = {"parts-joined": "<user>ab", "parts-joined-by-newline": "<user>a\nb"}
+
+
+def test_the_text_of_a_declared_policy_is_equivalent():
+    golden = Prompt(text="<user>a b", policies=JOINED)
+    found = compare(golden, prompt("<user>a\nb"), **{"parts-joined-by-newline": "it joins them"})
+    assert found == equivalent(
+        "declared policy parts-joined-by-newline: it joins them", policy="parts-joined-by-newline"
+    )
+
+
+def test_of_policies_with_the_same_text_the_declared_one_counts():
+    golden = Prompt(text="<user>a b", policies={"first": "<user>ab", "second": "<user>ab"})
+    found = compare(golden, prompt("<user>ab"), second="why")
+    assert found == equivalent("declared policy second: why", policy="second")
+
+
+def test_the_text_of_a_policy_that_is_not_declared_is_named():
+    golden = Prompt(text="<user>a b", policies=JOINED)
+    found = compare(golden, prompt("<user>a\nb"), **{"parts-joined": "another one"})
+    assert found == diverged(
+        Difference(
+            summary="the text is that of the policy parts-joined-by-newline, which this stack does not declare",
+            hunks=(Hunk(at="4", golden=" ", observed="\n", before="user>a", after="b"),),
+            causes=("parts-joined-by-newline",),
+        )
+    )
+
+
+def test_a_policy_excuses_its_own_text_only():
+    golden = Prompt(text="<user>a b", policies=JOINED)
+    declared = dict.fromkeys(JOINED, "why")
+    assert compare(golden, prompt("<user>a b"), **declared) == EQUAL
+    assert compare(golden, prompt("<user>a, b"), **declared).outcome is Outcome.DIVERGED
+    assert compare(prompt("<user>a b"), prompt("<user>ab"), **declared).outcome is Outcome.DIVERGED
+
+
+def test_what_must_be_refused_may_be_rendered_by_a_declared_policy():
+    golden = Refusal(error="TypeError", message="None", policies={"null-as-empty": "<user>"})
+    observed = prompt("<user>")
+    assert compare(golden, observed, **{"null-as-empty": "so it does"}) == equivalent(
+        "declared policy null-as-empty: so it does", policy="null-as-empty"
+    )
+    accepts = diverged(
+        Difference(summary="it accepts what must be refused (TypeError: None)", causes=("accepts\0TypeError",))
+    )
+    assert compare(golden, observed) == accepts
+    assert compare(golden, prompt("<user>None"), **{"null-as-empty": "so it does"}) == accepts
+    assert compare(golden, Unobserved(reason="hidden"), **{"null-as-empty": "so it does"}) == unobserved("hidden")
 
 
 def test_endings():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 pytest.importorskip("transformers", reason="the reference renderer needs transformers: pip install -e '.[reference]'")
@@ -53,6 +55,69 @@ def test_clock_and_variables():
     assert render("{{ strftime_now('%Y-%m-%d %H:%M') }} {{ depth }} {{ eos_token }}", options=options).text == (
         "2031-05-06 07:08 3 <|im_end|>"
     )
+
+
+# Where the clock was printed
+
+
+LATER = datetime(2027, 11, 30, 15, 4, 5)
+
+
+def dates(prompt):
+    return [(prompt.text[start:end], form) for start, end, form in prompt.dates]
+
+
+def test_every_place_where_the_clock_is_printed_is_known_with_its_form():
+    template = "On {{ strftime_now('%d %b %Y') }}: " + CHATML + "{{ strftime_now('%Y') }}{{ strftime_now('%-H h') }}"
+    prompt = render(template, "it is 02 Jan 2026, 2026", CaseOptions(clock="2026-01-02T03:04:05"))
+    assert dates(prompt) == [("02 Jan 2026", "%d %b %Y"), ("2026", "%Y"), ("3 h", "%-H h")]
+    assert prompt.text == (
+        "On 02 Jan 2026: <|im_start|>user\nit is 02 Jan 2026, 2026<|im_end|>\n<|im_start|>assistant\n20263 h"
+    )
+    later = render(template, "it is 02 Jan 2026, 2026", CaseOptions(clock=LATER))
+    assert prompt.at(LATER) == later.text
+    assert later.at(datetime(2026, 1, 2, 3, 4, 5)) == prompt.text
+
+
+def test_the_dates_of_a_turn_to_be_continued():
+    template = "{{ strftime_now('%Y') }} " + CHATML
+    prompt = render(template, "roses", CaseOptions(clock=LATER, continue_final_message=True))
+    assert dates(prompt) == [("2027", "%Y")]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ strftime_now('%Y')[:2] }}",
+        "{{ strftime_now('%Y') | int + 1 }}",
+        "{{ strftime_now('%d %b %Y') | length }} {{ strftime_now('%Y') }}",
+        "{{ strftime_now('%B') | upper }}{{ strftime_now('%Y') }}",
+        "{% if strftime_now('%m') == '01' %}new{% endif %} year {{ strftime_now('%Y') }}",
+        "{{ {'01': 'a'}[strftime_now('%m')] + 'b' }}{{ strftime_now('%Y') }}",
+    ],
+)
+def test_a_template_that_looks_into_the_date_has_no_known_dates(template):
+    prompt = render(template)
+    assert "\ue000" not in prompt.text
+    assert prompt.dates == ()
+
+
+@pytest.mark.parametrize("template", [CHATML, "{{ '2026-01-02' }}", "{% set now = strftime_now('%Y') %}x"])
+def test_a_template_that_prints_no_clock_has_no_dates(template):
+    assert render(template).dates == ()
+
+
+def test_a_caller_s_text_like_a_mark_is_no_date():
+    prompt = render("{{ strftime_now('%Y') }} {{ messages[0].content }}", "\ue000%Y\ue001")
+    assert prompt.text == "2026 \ue000%Y\ue001"
+    assert prompt.dates == (), "given up: the spans are not known for certain"
+
+
+def test_the_clock_is_the_library_s_again_after_the_dates_were_looked_for():
+    with ReferenceTemplate("{{ strftime_now('%Y') }}", {}, ()) as reference:
+        request = Request(messages=({"role": "user", "content": "hi"},))
+        for year in (2026, 2027):
+            assert reference.render(request, CaseOptions(clock=f"{year}-01-02T03:04:05")).text == str(year)
 
 
 @pytest.mark.parametrize(

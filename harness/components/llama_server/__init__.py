@@ -274,6 +274,8 @@ class LlamaServer:
     def _replaying(self) -> tuple[Running, ReplayModel]:
         if self._replay is None:
             self._need_probes()
+            # A file that the server does not load is no file to make a probe of.
+            self._main.url()
             model = ReplayModel(self._model, Path(self._folder.name) / "replay.gguf", self._options.n_ctx)
             self._replay = Running(self._model, self._options, model.path), model
         return self._replay
