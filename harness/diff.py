@@ -402,7 +402,7 @@ def _line(a: str, b: str, verdict: Verdict, swaps: Sequence[Swap]) -> str:
     if swap is not None:
         text += (
             f"; swapping only {a}'s {stages[0]} into {b} makes them equal in {len(swap.equal)} of "
-            f"{len(swap.differ)} case{'s' if len(swap.differ) > 1 else ''} that differ there ({cases} in all)"
+            f"{len(swap.differ)} {'cases that differ' if len(swap.differ) > 1 else 'case that differs'} there ({cases} in all)"
         )
     return text + (f"; they also differ in {', '.join(stages[1:])}" if stages[1:] else "")
 

@@ -145,16 +145,19 @@ def cases_for(project: Project, model: str, wanted: Sequence[str] = ()) -> tuple
         UserError: a case that is wanted does not exist, or a case's file is wrong.
     """
     names = wanted or case_names(project)
+    named_only = _named_only(project, model)
     cases = [load_case(project, name) for name in names]
-    return tuple(case for case in cases if is_asked(project, case, model))
+    return tuple(case for case in cases if (model in case.models if case.models else not named_only))
 
 
 def is_asked(project: Project, case: Case, model: str) -> bool:
     """Return whether a case is asked of a model: it names it, or it names none and the model takes such cases."""
-    if case.models:
-        return model in case.models
+    return model in case.models if case.models else not _named_only(project, model)
+
+
+def _named_only(project: Project, model: str) -> bool:
     entry = load_models(project).get(model)
-    return entry is None or not entry.named_only
+    return entry is not None and entry.named_only
 
 
 # Loading

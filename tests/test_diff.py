@@ -26,7 +26,7 @@ CLOCK = datetime(2026, 1, 2, 3, 4, 5)
 REPLY = Reply(content="Hi there!", finish_reason="stop", usage=Usage(prompt_tokens=3, completion_tokens=3))
 HEALTHY = distributions(*LOGITS)
 OTHER = distributions(*LOGITS[:2], row(4, 1), row(0, 1))
-SWAPPED = "makes them equal in {} of {} case that differ there ({} in all)"
+SWAPPED = "makes them equal in {} of {} case that differs there ({} in all)"
 
 
 def make_case(name="greeting"):

@@ -209,7 +209,7 @@ def sheet_of_diff(compared: Compared, command: str) -> Sheet:
     )
     swaps = (
         f"swapping only {diff.a}'s {' and '.join(swap.stages)} into {diff.b} makes them equal in {len(swap.equal)} of "
-        f"{len(swap.differ)} cases that differ there"
+        f"{len(swap.differ)} {'cases that differ' if len(swap.differ) > 1 else 'case that differs'} there"
         for swap in diff.swaps
     )
     pairs = zip(diff.verdict.findings, diff.sides, strict=True)
