@@ -400,9 +400,10 @@ def _line(a: str, b: str, verdict: Verdict, swaps: Sequence[Swap]) -> str:
     text = f"{a} and {b} differ in {stages[0]}: {b}: {first.summary}"
     swap = next((swap for swap in swaps if swap.stages == (stages[0],)), None)
     if swap is not None:
+        such = "cases that differ" if len(swap.differ) > 1 else "case that differs"
         text += (
-            f"; swapping only {a}'s {stages[0]} into {b} makes them equal in {len(swap.equal)} of "
-            f"{len(swap.differ)} {'cases that differ' if len(swap.differ) > 1 else 'case that differs'} there ({cases} in all)"
+            f"; swapping only {a}'s {stages[0]} into {b} makes them equal in {len(swap.equal)} of {len(swap.differ)} "
+            f"{such} there ({cases} in all)"
         )
     return text + (f"; they also differ in {', '.join(stages[1:])}" if stages[1:] else "")
 
