@@ -31,6 +31,10 @@ FACTOR = 3.0
 measurement; what a fault must do to exceed it depends on the noise of the class, which is stored."""
 
 
+SMALLEST = 1e-4
+"""Nats below which no limit goes: two processors sum float32 in different orders (seen: 1e-6 between two engines)."""
+
+
 class NoiseClass(BaseModel):
     """What was seen of one class of settings.
 
@@ -84,7 +88,8 @@ class Noise(RootModel[dict[str, EngineNoise]]):
 
 
 def _floor(seen: NoiseClass, source: str) -> Floor:
-    return Floor(limit=FACTOR * seen.max, mean=FACTOR * seen.case_mean, source=source)
+    limit, mean = (max(FACTOR * value, SMALLEST) for value in (seen.max, seen.case_mean))
+    return Floor(limit=limit, mean=mean, source=source)
 
 
 def load_noise(project: Project, model: str) -> Noise | None:
