@@ -29,7 +29,20 @@ from harness.stack import RunningStack, Stack, open_stack, resolve_model
 from harness.stage import Stage
 from harness.swap import swapped
 from harness.trace import FIELDS, Run, Trace, Tracer
-from harness.values import Case, Generation, ModelRef, Observation, Prompt, Refusal, Reply, Request, Tokens, Value
+from harness.values import (
+    Case,
+    Failure,
+    Generation,
+    ModelRef,
+    Observation,
+    Prompt,
+    Refusal,
+    Reply,
+    Request,
+    Tokens,
+    Unobserved,
+    Value,
+)
 from harness.verdict import Finding, Judge, StageResult, Verdict, convict, explain_by_rerun
 
 _BEFORE_INFERENCE = (Stage.CLIENT, Stage.TEMPLATE, Stage.TOKENIZATION)
@@ -177,14 +190,20 @@ class Pair:
         expected: dict[str, Golden] = {}
         traces: dict[str, Trace] = {}
         results: list[StageResult] = []
+        left_out: list[str] = []
         for done, case in enumerate(cases):
             progress(
                 f"{self._a.stack.name} and {self._b.stack.name} {self._a.model.name} {case.name}", done, len(cases)
             )
             golden = self._first(self._at_one_time(case))
+            if isinstance(golden, str):
+                left_out.append(f"{case.name}: {golden}")
+                continue
             trace = self._second(golden)
             expected[case.name], traces[case.name] = golden, trace
             results.extend(self._judge.case(golden, trace))
+        if not results:
+            raise UserError(f"no case can be compared: {'; '.join(left_out)}")
         verdict = convict(
             self._b.stack.name,
             self._b.model.name,
@@ -197,6 +216,8 @@ class Pair:
             ),
             same="same in, same out",
         )
+        notes = (*(f"not compared: {one}" for one in left_out), *verdict.notes)
+        verdict = verdict.model_copy(update={"notes": notes})
         swaps = self._swaps(verdict, expected)
         sides = tuple(self._sides(finding, expected, traces) for finding in verdict.findings)
         return Compared(
@@ -227,11 +248,13 @@ class Pair:
             return case
         return case.model_copy(update={"options": case.options.model_copy(update={"clock": self._clock})})
 
-    def _first(self, case: Case) -> Golden:
-        """Return what the first stack makes of a case, as a golden."""
+    def _first(self, case: Case) -> Golden | str:
+        """Return what the first stack makes of a case, as a golden; or why it cannot be asked."""
         tracer = Tracer(self._a)
         seen = tracer.chained(case, stream=False)
         golden = _golden(case, self._a.model, seen)
+        if golden is None:
+            return _why(self._a.stack.name, seen)
         for stage in Stage:
             if golden.value(stage) is None or _without_numbers(golden.value(stage)):
                 # The whole call does not show this stage; asked alone, the part may.
@@ -316,8 +339,8 @@ _STATUS: Mapping[str, Literal["same", "different", "unjudged"]] = {
 }
 
 
-def _golden(case: Case, model: ModelRef, seen: Observation) -> Golden:
-    """Return what a chained run shows as a golden; what it does not show is None."""
+def _golden(case: Case, model: ModelRef, seen: Observation) -> Golden | None:
+    """Return what a chained run shows as a golden, with None for what it does not show; None without a request."""
     values: dict[str, Any] = {}
     for field in FIELDS.values():
         value = getattr(seen, field)
@@ -328,13 +351,22 @@ def _golden(case: Case, model: ModelRef, seen: Observation) -> Golden:
             break
     request = values.pop("request", None)
     if not isinstance(request, Request):
-        said = request if request is not None else seen.request or seen.broke
-        raise UserError(f"case {case.name!r} does not leave the first stack's client: {said!r}")
+        return None
     asked = {name: value for name, value in request.settings.items() if name in _ASKED or name in case.body}
     golden = Golden(case=case, model=model.name, request=request.model_copy(update={"settings": asked}), prompt=None)
     for stage in Stage:
         golden = _with(golden, stage, values.get(FIELDS[stage]))
     return golden
+
+
+def _why(stack: str, seen: Observation) -> str:
+    """Return why a case does not leave a stack's client."""
+    ended = seen.request or seen.broke
+    if isinstance(ended, Unobserved):
+        return ended.reason
+    if isinstance(ended, Refusal):
+        return f"the client of {stack} refuses it ({ended.error}: {ended.message})"
+    return f"the client of {stack} {ended.describe()}" if isinstance(ended, Failure) else f"{stack} shows nothing of it"
 
 
 def _with(golden: Golden, stage: Stage, value: Any) -> Golden:
