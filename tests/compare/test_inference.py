@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from harness.compare import inference
 from harness.compare.inference import Floor, compare, divergences
 from harness.compare.outcome import Comparison, Difference, Hunk, Outcome, diverged, equivalent, unobserved
 from harness.values import Distributions, Failure, Refusal, Unobserved
@@ -164,6 +165,24 @@ def off_by(*nudges):
     return rows, [by_hand(np.exp(p.astype(float)), np.exp(q.astype(float))) for p, q in pairs]
 
 
+@pytest.fixture
+def four_are_enough(monkeypatch):
+    monkeypatch.setattr(inference, "FEWEST", 4)
+
+
+def test_the_mean_of_a_few_positions_is_not_judged(monkeypatch):
+    rows, kl = off_by(0.2, 0.3, 0.4, 0.25)
+    floor = Floor(limit=1.1 * max(kl), mean=1e-9, source="tried")
+    found = generation(distributions=distributions(*rows))
+    assert inference.FEWEST == 8
+    assert judge(found, floor=floor).outcome is Outcome.EQUIVALENT
+    monkeypatch.setattr(inference, "FEWEST", 5)
+    assert judge(found, floor=floor).outcome is Outcome.EQUIVALENT
+    monkeypatch.setattr(inference, "FEWEST", 4)
+    assert judge(found, floor=floor).outcome is Outcome.DIVERGED
+
+
+@pytest.mark.usefixtures("four_are_enough")
 @pytest.mark.parametrize(("factor", "outcome"), [(0.999, Outcome.DIVERGED), (1.001, Outcome.EQUIVALENT)])
 def test_the_mean_limit_divides_where_no_position_exceeds_its_own(factor, outcome):
     rows, kl = off_by(0.2, 0.3, 0.4, 0.25)
@@ -171,6 +190,7 @@ def test_the_mean_limit_divides_where_no_position_exceeds_its_own(factor, outcom
     assert judge(generation(distributions=distributions(*rows)), floor=floor).outcome is outcome
 
 
+@pytest.mark.usefixtures("four_are_enough")
 def test_a_mean_above_its_limit_is_the_engine_and_the_worst_position_is_shown():
     rows, kl = off_by(0.2, 0.3, 0.4, 0.25)
     mean = sum(kl) / 4
@@ -206,6 +226,7 @@ def test_one_position_that_exceeds_its_limit_is_shown_as_that_though_the_mean_do
     )
 
 
+@pytest.mark.usefixtures("four_are_enough")
 @pytest.mark.parametrize("asked", [GREEDY, {"temperature": 0.7}])
 def test_the_mean_of_a_part_of_the_positions_is_not_judged(asked):
     rows, kl = off_by(0.2, 0.3, 0.4, 0.25)
