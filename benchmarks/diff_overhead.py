@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.components.llama_server import LlamaServer
-from harness.components.llama_server._running import Running
 from harness.diff import Pair
 from harness.golden import cases_for
 from harness.project import find_project
+from harness.serving import Server
 from harness.stack import load_stack, open_stack, resolve_model
 from harness.stage import Stage
 
@@ -55,9 +55,9 @@ def main(name: str) -> None:
 
 def _note_timings() -> None:
     """Add up what the server says of its own time, of every call that goes to the model."""
-    ask, seen = Running._ask, LlamaServer.seen
+    ask, seen = Server._ask, LlamaServer.seen
 
-    def noted_ask(self: Running, call: Any) -> Any:
+    def noted_ask(self: Server, call: Any) -> Any:
         answer = ask(self, call)
         _add(answer)
         return answer
@@ -66,7 +66,7 @@ def _note_timings() -> None:
         _add(answer)
         return seen(self, case, body, answer)
 
-    Running._ask = noted_ask  # type: ignore[method-assign]
+    Server._ask = noted_ask  # type: ignore[method-assign]
     LlamaServer.seen = noted_seen  # type: ignore[method-assign]
 
 

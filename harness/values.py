@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -272,6 +272,13 @@ class Generation(Value):
     settings: Json = Field(default_factory=dict)
     beyond: tuple[int, ...] = ()
 
+    @classmethod
+    def tapped(cls, seen: Json) -> Self:
+        """Return what taps at an engine saw: the fields above, with `logits` (positions by vocabulary) of float32."""
+        names = ("ids", "chosen", "finish", "digests", "settings")
+        found = {name: seen[name] for name in names}
+        return cls(**found, distributions=Distributions.from_logits(seen["logits"]))
+
 
 class Usage(Value):
     """The token counts of a reply."""
@@ -305,6 +312,10 @@ class Reply(Value):
     policies: dict[str, Reply] = Field(default_factory=dict)
 
 
+_CONTEXT_WORDS = (("exceed", "context"), ("maximum context length",), ("sequence length is greater than",))
+"""What stands in a refusal of a prompt that does not fit: of llama.cpp, of OpenAI and who quotes it, of mistral.rs."""
+
+
 class Refusal(Value):
     """A part refused its input and said why.
 
@@ -321,6 +332,13 @@ class Refusal(Value):
     message: str
     context: bool = False
     policies: dict[str, str] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: str, message: str) -> Self:
+        """Return the refusal that an error with this name and text is."""
+        first = message.strip().splitlines()[0] if message.strip() else ""
+        too_long = any(all(word in first.lower() for word in words) for words in _CONTEXT_WORDS)
+        return cls(error=error, message=first, context=too_long)
 
 
 class Failure(Value):

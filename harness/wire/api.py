@@ -19,8 +19,6 @@ except ImportError as error:
 
 _SHOWN = 200
 _KEY_REFUSED = (401, 403)
-_CONTEXT_WORDS = (("exceed", "context"), ("maximum context length",))
-"""What stands in a refusal of a prompt that does not fit: of llama.cpp, or of OpenAI and those who quote it."""
 
 
 class Api:
@@ -139,9 +137,7 @@ def refusal(status: int, data: bytes) -> Refusal:
         said = None
     error = said.get("error", said) if isinstance(said, dict) else said
     message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-    text = _shown(data) if message is None else _first_line(str(message))
-    context = any(all(word in text.lower() for word in words) for words in _CONTEXT_WORDS)
-    return Refusal(error=f"HTTP {status}", message=text, context=context)
+    return Refusal.of(f"HTTP {status}", _shown(data) if message is None else str(message))
 
 
 def events(data: bytes) -> list[Json]:
@@ -198,7 +194,3 @@ def _failed(reason: Any, message: str) -> StageFailedError:
 def _shown(data: bytes) -> str:
     text = " ".join(data[: 4 * _SHOWN].decode("utf-8", errors="replace").split())
     return f"{text[:_SHOWN]}..." if len(text) > _SHOWN else text or "(empty)"
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else ""

@@ -150,7 +150,7 @@ def test_the_clock_is_pinned(engine, smollm_tools):
 def test_death_is_a_failure_with_its_signal_and_the_next_call_works(engine, smollm):
     with LlamaCppPython(smollm, {"n_ctx": 256}) as part:
         part.identity()
-        os.kill(part._child._worker.pid, signal.SIGSEGV)
+        os.kill(part._child._child.worker.pid, signal.SIGSEGV)
         with pytest.raises(StageFailedError) as failed:
             part.identity()
         assert failed.value.failure.signal == "SIGSEGV"

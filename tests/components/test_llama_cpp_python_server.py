@@ -184,7 +184,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_reason(part, route
 
 def test_death_is_a_failure_with_its_signal_and_the_next_call_works(part):
     part.tokenize(Prompt(text="x"))
-    os.kill(part._child._worker.pid, signal.SIGKILL)
+    os.kill(part._child._child.worker.pid, signal.SIGKILL)
     with pytest.raises(StageFailedError) as failed:
         part.tokenize(Prompt(text="x"))
     assert failed.value.failure.signal == "SIGKILL"

@@ -279,7 +279,7 @@ def wait_until_gone(pid, port):
 
 def place(part):
     """Return the main server's process and port."""
-    return part._main._worker.pid, int(part.url().split(":")[2].split("/")[0])
+    return part._main._own.child.worker.pid, int(part.url().split(":")[2].split("/")[0])
 
 
 OPTIONS = {"n_ctx": 256, "parameters": ONE_THREAD}
@@ -329,7 +329,7 @@ def test_every_server_and_file_is_gone_after_an_exception(smollm, tmp_path, monk
             tokens = part.tokenize(GREETING)
             part.reply(Generation(ids=(30, 2), chosen=(30, 2), finish="end_token"), tokens, HI, stream=False)
             running = (part._main, part._replay[0])
-            places.extend((one._worker.pid, int(one.url().split(":")[2])) for one in running)
+            places.extend((one._own.child.worker.pid, int(one.url().split(":")[2])) for one in running)
             assert [path.name for path in tmp_path.glob("harness-*/*")] == ["replay.gguf"]
             raise ZeroDivisionError
 
@@ -351,7 +351,7 @@ model, options = json.loads(sys.argv[1])
 try:
     with LlamaServer(ModelRef.model_validate(model), options) as part:
         part.tokenize(Prompt(text="hi"))
-        print(json.dumps([part._main._worker.pid, part.url()]), flush=True)
+        print(json.dumps([part._main._own.child.worker.pid, part.url()]), flush=True)
         time.sleep(600)
 except KeyboardInterrupt:
     sys.exit(7)

@@ -88,14 +88,14 @@ def test_template_is_a_text_that_the_numbers_prove(part, asked):
 
 
 def test_template_is_unobserved_where_no_text_gives_the_numbers(part, asked, monkeypatch):
-    call = part._call
+    call = part._child.ask
 
     def other(method, **arguments):
         if method == "candidates":
             return [TEXT.replace("Hi", "Hu"), TEXT + "."]
         return call(method, **arguments)
 
-    monkeypatch.setattr(part, "_call", other)
+    monkeypatch.setattr(part._child, "ask", other)
     with pytest.raises(StageUnobservedError, match="shows no prompt"):
         part.render(asked, CaseOptions())
 
@@ -161,7 +161,7 @@ def test_tools_reach_the_template_as_json(part):
 
 
 def test_a_crash_is_a_failure_and_the_next_call_starts_again(part):
-    os.kill(part._worker.pid, signal.SIGKILL)
+    os.kill(part._child.worker.pid, signal.SIGKILL)
     with pytest.raises(StageFailedError) as failed:
         part.tokenize(Prompt(text=TEXT))
     assert (failed.value.failure.reason, failed.value.failure.signal) == ("crash", "SIGKILL")

@@ -202,10 +202,10 @@ def test_its_stream_ends_without_done(part):
 
 def test_a_crash_is_a_failure(part):
     assert part.tokenize(Prompt(text=PROMPT)).ids == IDS
-    os.kill(part._worker.pid, signal.SIGKILL)
+    os.kill(part._child.worker.pid, signal.SIGKILL)
     with pytest.raises(StageFailedError) as failed:
         part.tokenize(Prompt(text=PROMPT))
     assert (failed.value.failure.reason, failed.value.failure.signal) == ("crash", "SIGKILL")
     # What it saw of a call is gone with it, and it is not started again to be asked for that.
     assert part.seen(ask(), {}, None) == Observation()
-    assert part._worker.pid is None
+    assert part._child.worker.pid is None

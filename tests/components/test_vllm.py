@@ -285,7 +285,7 @@ def test_what_does_not_fit_the_context_is_refused_with_the_reason(part):
 
 def test_nothing_outlives_a_child_that_is_killed(part):
     part.tokenize(Prompt(text="x"))
-    child = psutil.Process(part._running._worker.pid)
+    child = psutil.Process(part._running.child.worker.pid)
     served = child.children(recursive=True)
     assert len(served) >= 3
     shared = shared_memory([process.pid for process in served])

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.stage import Stage, StageFailedError, StageRefusedError
-from harness.values import Case, ModelRef, Refusal, Reply, Request
+from harness.child import Child
+from harness.stage import Stage
+from harness.values import Case, ModelRef, Reply, Request
 from harness.wire.chat import body_of, reply_of, request_of
 from harness.wire.proxy import RecordingProxy
-from harness.worker import RemoteError, Worker, WorkerDiedError
+from harness.worker import Worker
 
 
 class Options(BaseModel):
@@ -41,11 +42,9 @@ class _Client:
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:  # noqa: ARG002 - a component's signature
         self._options = Options.model_validate(options)
-        self._worker = Worker(
-            f"harness.components.clients.{self._target}",
-            {"model": self._options.model, "arguments": self._options.arguments},
-            seconds=self._options.seconds,
-        )
+        init = {"model": self._options.model, "arguments": self._options.arguments}
+        target = f"harness.components.clients.{self._target}"
+        self._child = Child(Worker(target, init, seconds=self._options.seconds))
         self._alone = RecordingProxy(None)
 
     def __enter__(self) -> Self:
@@ -53,12 +52,12 @@ class _Client:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._worker.close()
+        self._child.close()
         self._alone.__exit__(kind, error, tb)
 
     def identity(self) -> Mapping[str, str]:
         """Return the version of the library."""
-        found: Mapping[str, str] = self._call("identity")
+        found: Mapping[str, str] = self._child.call("identity")
         return found
 
     def request(self, case: Case) -> Request:
@@ -69,18 +68,7 @@ class _Client:
 
     def call(self, case: Case, url: str, *, stream: bool) -> Reply:
         """Make the call as a program does, and return what that program gets."""
-        found = self._call("call", body=body_of(case), url=url, stream=stream)
-        return reply_of(found)
-
-    def _call(self, method: str, **arguments: Any) -> Any:
-        try:
-            return self._worker.call(method, **arguments)
-        except RemoteError as error:
-            message = error.message.strip().splitlines()[0] if error.message.strip() else ""
-            context = all(word in message.lower() for word in ("exceed", "context"))
-            raise StageRefusedError(Refusal(error=error.error, message=message, context=context)) from error
-        except WorkerDiedError as death:
-            raise StageFailedError(death.failure) from death
+        return reply_of(self._child.ask("call", body=body_of(case), url=url, stream=stream))
 
 
 class OpenAiClient(_Client):

@@ -6,14 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar
 
-from harness.components.llama_cpp_python._child import (
-    VARIATIONS,
-    Child,
-    Options,
-    generation_of,
-    prompt_of,
-    refusal_of,
-)
+from harness.components.llama_cpp_python._child import VARIATIONS, LlamaChild, Options, prompt_of
 from harness.stage import Stage, StageUnobservedError
 from harness.values import (
     Case,
@@ -23,6 +16,7 @@ from harness.values import (
     ModelRef,
     Observation,
     Prompt,
+    Refusal,
     Reply,
     Request,
     Tokens,
@@ -41,7 +35,7 @@ class LlamaCppPython:
     variations: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIATIONS
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
-        self._child = Child("_engine:Engine", model, Options.model_validate(options))
+        self._child = LlamaChild("_engine:Engine", model, Options.model_validate(options))
 
     def __enter__(self) -> LlamaCppPython:
         return self
@@ -98,7 +92,7 @@ class LlamaCppPython:
         """What the engine computes and its sampler chooses."""
         settings = _settings(request)
         seen = self._child.call(Stage.INFERENCE, "generate", prompt_ids=tokens.ids, settings=settings, forced=forced)
-        return generation_of(seen)
+        return Generation.tapped(seen)
 
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
         """What its detokenizer, stop handling and response building make of the ids."""
@@ -124,13 +118,13 @@ class LlamaCppPython:
         if "prompt_ids" in seen:
             found["tokens"] = self._child.tokens(seen["prompt_ids"])
         if "generation" in seen:
-            found["generation"] = generation_of(seen["generation"])
+            found["generation"] = Generation.tapped(seen["generation"])
         if seen["error"] is None:
             found["reply"] = _reply(seen["reply"])
         else:
             reached = ("request", "prompt", "tokens", "generation", "reply")
             ended = next(name for name in reached if name not in found)
-            found[ended] = refusal_of(seen["error"]["error"], seen["error"]["message"])
+            found[ended] = Refusal.of(**seen["error"])
         return Observation(**found)
 
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
-from harness.values import Distributions, Failure, Generation, Json, ModelRef, Prompt, Refusal, Tokens
-from harness.worker import RemoteError, Worker, WorkerDiedError
+from harness.child import Child
+from harness.stage import Stage, StageFailedError, StageUnobservedError
+from harness.values import Json, ModelRef, Prompt, Tokens
+from harness.worker import Worker
 
-_CONTEXT_MESSAGE = "exceed context window"
 CacheType = Literal["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 VARIATIONS: Mapping[str, Mapping[str, Any]] = {
@@ -63,7 +63,7 @@ class Options(BaseModel):
         return self.model_dump(exclude={"seconds", "memory_mb"}, exclude_none=True)
 
 
-class Child:
+class LlamaChild:
     """The child process of a component, started when it is first needed.
 
     Args:
@@ -77,12 +77,11 @@ class Child:
         self._model = model
         self._options = options
         self._plants: list[tuple[str, Mapping[str, Any]]] = []
-        self._worker = self._make_worker()
-        self._no_start: tuple[Stage, Failure] | None = None
+        self._child = self._made()
 
     def close(self) -> None:
         """End it."""
-        self._worker.close()
+        self._child.close()
 
     def plant(self, hook: str, **keywords: Any) -> None:
         """Plant a defect: `hook` (`module:function`) is called in a new child with what it serves and the keywords."""
@@ -103,12 +102,7 @@ class Child:
             StageUnobservedError: it does not start, for what another stage has to answer.
         """
         self._start(stage)
-        try:
-            return self._worker.call(method, **arguments)
-        except RemoteError as error:
-            raise StageRefusedError(refusal_of(error.error, error.message)) from error
-        except WorkerDiedError as death:
-            raise StageFailedError(death.failure) from death
+        return self._child.ask(method, **arguments)
 
     def tokens(self, ids: Sequence[int]) -> Tokens:
         """Return ids with their texts."""
@@ -121,28 +115,18 @@ class Child:
         return f"cache {seen['type_k']}/{seen['type_v']}, {flash}"
 
     def _start(self, stage: Stage | None) -> None:
-        """Start the child where none runs. What once failed to start is not tried again for every case.
+        """Start the child where none runs. The stage whose part stops it from starting fails; others cannot be seen."""
+        try:
+            self._child.start()
+        except StageFailedError as failed:
+            # The binding compiles the template while it loads the model.
+            template = (failed.failure.message or "").startswith("TemplateSyntaxError:")
+            if stage is (Stage.TEMPLATE if template else Stage.INFERENCE):
+                raise
+            raise StageUnobservedError(f"the engine does not start: {failed.failure.describe()}") from failed
 
-        The stage whose part stops it from starting fails; the others cannot be seen.
-        """
-        if self._no_start is None:
-            try:
-                self._worker.start()
-            except RemoteError as error:
-                # The binding compiles the template while it loads the model.
-                at = Stage.TEMPLATE if error.error == "TemplateSyntaxError" else Stage.INFERENCE
-                message = f"{error.error}: {first_line(error.message)}"
-                self._no_start = at, Failure(reason="start", message=message, log=error.log)
-            except WorkerDiedError as death:
-                self._no_start = Stage.INFERENCE, death.failure
-        if self._no_start is not None:
-            at, failure = self._no_start
-            if stage is at:
-                raise StageFailedError(failure)
-            raise StageUnobservedError(f"the engine does not start: {failure.describe()}")
-
-    def _make_worker(self) -> Worker:
-        return Worker(
+    def _made(self) -> Child:
+        worker = Worker(
             f"harness.components.llama_cpp_python.{self._target}",
             {
                 "model_path": str(self._model.path),
@@ -155,35 +139,13 @@ class Child:
             # An assertion's own words are the evidence; a debugger's listing of frames would push them out of the log.
             environment={"GGML_NO_BACKTRACE": "1"},
         )
+        return Child(worker)
 
     def _restart(self) -> None:
-        self._worker.close()
-        self._worker = self._make_worker()
-        self._no_start = None
+        self._child.close()
+        self._child = self._made()
 
 
 def prompt_of(seen: Json) -> Prompt:
     """Return the prompt that the taps saw."""
     return Prompt(text=seen["text"], stop=tuple(seen["stop"]))
-
-
-def generation_of(seen: Json) -> Generation:
-    """Return the generation that the taps saw."""
-    return Generation(
-        ids=tuple(seen["ids"]),
-        chosen=tuple(seen["chosen"]),
-        finish=seen["finish"],
-        distributions=Distributions.from_logits(seen["logits"]),
-        digests=tuple(seen["digests"]),
-        settings=seen["settings"],
-    )
-
-
-def refusal_of(error: str, message: str) -> Refusal:
-    """Return an error of the part as a refusal."""
-    return Refusal(error=error, message=first_line(message), context=_CONTEXT_MESSAGE in message)
-
-
-def first_line(text: str) -> str:
-    """Return the first line that is not blank."""
-    return text.strip().splitlines()[0] if text.strip() else ""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from harness.components.llama_cpp_python._child import Child, Options, generation_of, prompt_of
+from harness.components.llama_cpp_python._child import LlamaChild, Options, prompt_of
 from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
@@ -44,7 +44,7 @@ class LlamaCppPythonServer:
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         self._options = Options.model_validate(options)
-        self._child = Child("_served:Server", model, self._options)
+        self._child = LlamaChild("_served:Server", model, self._options)
         self._api: Api | None = None
 
     def __enter__(self) -> Self:
@@ -96,7 +96,7 @@ class LlamaCppPythonServer:
         settings = {key: value for key, value in request.settings.items() if forced is None or key != "stop"}
         body = {**_GREETING, **settings}
         seen = self._probe(Stage.INFERENCE, "generation", body, prompt="", prompt_ids=tokens.ids, forced=forced)
-        return generation_of(seen)
+        return Generation.tapped(seen)
 
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
         """What the chat route answers when its engine generates these ids."""
@@ -138,7 +138,7 @@ class LlamaCppPythonServer:
         if "prompt_ids" in seen:
             found["tokens"] = self._child.tokens(seen["prompt_ids"])
         if "generation" in seen:
-            found["generation"] = generation_of(seen["generation"])
+            found["generation"] = Generation.tapped(seen["generation"])
         return Observation(**found)
 
     # The server

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from harness.components.llama_server._options import Options
 from harness.components.llama_server._same_model import check_model
 from harness.errors import MissingPackageError
-from harness.stage import StageFailedError
-from harness.values import Failure, Json, ModelRef, Tokens
+from harness.serving import Server
+from harness.values import Json, ModelRef, Tokens
 from harness.wire.api import Api
-from harness.worker import RemoteError, Worker, WorkerDiedError
-
-Answer = TypeVar("Answer")
+from harness.worker import Worker
 
 
 class Running:
@@ -31,26 +29,25 @@ class Running:
     """
 
     def __init__(self, model: ModelRef, options: Options, file: Path | None = None) -> None:
-        self._options = options
         self._model = model
-        self._worker = None if options.url is not None else _worker(model, options, file or options.file or model.path)
-        self._api: Api | None = None
-        self._no_start: Failure | None = None
+        self._options = options
+        self._own: Server | None = None
+        self._other: Api | None = None
+        if options.url is None:
+            self._own = Server(_worker(model, options, file or options.file or model.path), options.seconds)
 
     def close(self) -> None:
         """End the server, if it is ours."""
-        if self._api is not None:
-            self._api.close()
-        if self._worker is not None:
-            self._worker.close()
+        if self._own is not None:
+            self._own.close()
+        if self._other is not None:
+            self._other.close()
 
     def identity(self) -> dict[str, str]:
         """Return what carries the server."""
-        if self._worker is None:
+        if self._own is None:
             return {"url": str(self._options.url)}
-        self._connected()
-        found: dict[str, str] = self._worker.call("identity")
-        return found
+        return self._own.identity()
 
     def url(self) -> str:
         """Return where it listens.
@@ -58,21 +55,19 @@ class Running:
         Raises:
             StageFailedError: it does not start, or has died.
         """
-        url = self._connected().url
-        self._look_for_a_death()
-        return url
+        return self._own.url() if self._own is not None else self._elsewhere().url
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
-        return self._ask(lambda api: api.get(path))
+        return self._asked().get(path)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Post JSON and return what comes back."""
-        return self._ask(lambda api: api.post(path, body))
+        return self._asked().post(path, body)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> list[Json]:
         """Post JSON and return the events that come back."""
-        return self._ask(lambda api: api.stream(path, body))
+        return self._asked().stream(path, body)
 
     def tokenize(self, text: str, *, parsed: bool = True) -> Tokens:
         """Return the ids of a text, with a BOS if one is due, and control tokens parsed or read as text."""
@@ -91,52 +86,18 @@ class Running:
         answer: Json = self.post("/completion", body)
         return answer
 
-    def _ask(self, call: Callable[[Api], Answer]) -> Answer:
-        api = self._connected()
-        try:
-            return call(api)
-        except StageFailedError:
-            self._look_for_a_death()
-            raise
+    def _asked(self) -> Server | Api:
+        return self._own or self._elsewhere()
 
-    def _look_for_a_death(self) -> None:
-        """Where the server's process is gone, say how it ended, not that the connection did."""
-        if self._worker is None:
-            return
-        try:
-            self._worker.call("url")
-        except WorkerDiedError as death:
-            self._api = None
-            raise StageFailedError(death.failure) from death
-        except RemoteError as error:
-            self._api = None
-            failure = Failure(reason="crash", message=error.message, log=error.log)
-            self._worker.close()
-            raise StageFailedError(failure) from error
-
-    def _connected(self) -> Api:
-        """Start the server where none runs. What once failed to start is not tried again for every case."""
-        if self._no_start is not None:
-            raise StageFailedError(self._no_start)
-        if self._api is None:
-            url = self._options.url or self._started()
-            variable, seconds = self._options.api_key_variable, self._options.seconds
-            api = Api(url.removesuffix("/v1"), key_variable=variable, seconds=seconds)
-            if self._options.url is not None and not self._options.any_model:
+    def _elsewhere(self) -> Api:
+        """Return the API of a server that runs already, once it is known to have the model."""
+        if self._other is None:
+            url = str(self._options.url).removesuffix("/v1")
+            api = Api(url, key_variable=self._options.api_key_variable, seconds=self._options.seconds)
+            if not self._options.any_model:
                 check_model(self._model, api.url, api.get)
-            self._api = api
-        return self._api
-
-    def _started(self) -> str:
-        assert self._worker is not None
-        try:
-            return str(self._worker.call("url"))
-        except RemoteError as error:
-            message = f"{error.error}: {error.message}".splitlines()[0]
-            self._no_start = Failure(reason="start", message=message, log=error.log)
-        except WorkerDiedError as death:
-            self._no_start = death.failure
-        raise StageFailedError(self._no_start)
+            self._other = api
+        return self._other
 
 
 def _worker(model: ModelRef, options: Options, file: Path) -> Worker:

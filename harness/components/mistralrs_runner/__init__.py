@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from harness.child import Child
 from harness.components.mistralrs_runner._options import Options
-from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
+from harness.stage import Stage, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
     CaseOptions,
     Distributions,
-    Failure,
     Generation,
     Json,
     ModelRef,
@@ -32,12 +32,11 @@ from harness.values import (
     Unobserved,
 )
 from harness.wire.chat import body_of, body_of_request, reply_of, request_of
-from harness.worker import RemoteError, Worker, WorkerDiedError
+from harness.worker import Worker
 
 SAME = 1e-4
 """Nats within which two first-token log-probabilities are of the same prompt (seen for the same one: 0)."""
 _PROMPT = ("messages", "tools", "tool_choice", "chat_template_kwargs")
-_CONTEXT_MESSAGE = "sequence length is greater than"
 _NOT_NUMBERS = frozenset({"messages", "tools", "tool_choice", "chat_template_kwargs", "max_tokens", "stop"})
 _AHEAD = 8
 """How many ids are first let run in the hope that they are the forced ones."""
@@ -64,23 +63,23 @@ class MistralRs:
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         self._options = Options.model_validate(options)
         init = {"path": str(model.path.resolve()), "chat_template": model.chat_template}
-        self._worker = Worker(
+        worker = Worker(
             "harness.components.mistralrs_runner._engine:Engine",
             {**init, **self._options.model_dump(include={"dtype", "prefix_cache_n"})},
             seconds=self._options.seconds,
             environment=self._options.environment(),
         )
-        self._no_start: Failure | None = None
+        self._child = Child(worker)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._worker.close()
+        self._child.close()
 
     def identity(self) -> Mapping[str, str]:
         """Return the version and the settings."""
-        found: Mapping[str, str] = self._call("identity")
+        found: Mapping[str, str] = self._child.ask("identity")
         return found
 
     def noise_class(self) -> str:
@@ -92,16 +91,16 @@ class MistralRs:
     def request(self, case: Case) -> Request:
         """What `ChatCompletionRequest` takes of the body; it shows nothing of what it makes of that."""
         body = body_of(case)
-        self._call("accepts", body=body)
+        self._child.ask("accepts", body=body)
         return request_of(body)
 
     def render(self, request: Request, options: CaseOptions) -> Prompt:
         """A text that the chat route's first numbers prove to be what it rendered."""
         _refuse_what_it_cannot_be_asked(options)
         body = {name: value for name, value in body_of_request(request).items() if name in _PROMPT}
-        seen = self._call("chat", body={**body, "temperature": 0.0, "max_tokens": 1}, stream=False)
+        seen = self._child.ask("chat", body={**body, "temperature": 0.0, "max_tokens": 1}, stream=False)
         if "error" in seen:
-            refused = _refusal(seen["error"])
+            refused = Refusal.of(**seen["error"])
             if seen["at"] == "request":
                 raise StageUnobservedError(f"its request does not take these messages ({refused.error})")
             if refused.context:
@@ -111,7 +110,7 @@ class MistralRs:
 
     def tokenize(self, prompt: Prompt) -> Tokens:
         """What its tokenizer makes of the text, with the flag that the chat route sets."""
-        return self._tokens(self._call("tokenize", text=prompt.text))
+        return self._tokens(self._child.ask("tokenize", text=prompt.text))
 
     def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
         """What follows the text of these ids, where the text gives the same ids again.
@@ -122,7 +121,7 @@ class MistralRs:
         if forced is None:
             settings = {name: value for name, value in request.settings.items() if name not in _NOT_NUMBERS}
             ends = {name: request.settings[name] for name in ("max_tokens", "stop") if name in request.settings}
-            seen = self._call("go_on", text=self._text(tokens.ids), settings={**settings, **ends})
+            seen = self._child.ask("go_on", text=self._text(tokens.ids), settings={**settings, **ends})
             found = self._generation(seen["rows"], seen["finish"], request.settings)
             if isinstance(found, Unobserved):
                 raise StageUnobservedError(found.reason)
@@ -133,7 +132,7 @@ class MistralRs:
             done = len(rows)
             text = self._text((*tokens.ids, *forced[:done]))
             settings = {"temperature": 0.0, "max_tokens": min(ahead, len(forced) - done)}
-            seen = self._call("go_on", text=text, settings=settings)["rows"]
+            seen = self._child.ask("go_on", text=text, settings=settings)["rows"]
             if not seen["chosen"] or -1 in seen["chosen"]:
                 raise StageUnobservedError(f"it does not show what it chose after {done} of the ids")
             for row in zip(seen["chosen"], seen["ids"], seen["logprobs"], strict=True):
@@ -162,9 +161,9 @@ class MistralRs:
         """The real call from end to end."""
         _refuse_what_it_cannot_be_asked(case.options)
         body = body_of(case)
-        seen = self._call("chat", body=body, stream=stream)
+        seen = self._child.ask("chat", body=body, stream=stream)
         if "error" in seen:
-            refused = _refusal(seen["error"])
+            refused = Refusal.of(**seen["error"])
             if seen["at"] == "request":
                 return Observation(request=refused)
             return Observation(request=request_of(body), broke=refused)
@@ -190,11 +189,13 @@ class MistralRs:
         """
         if row:
             variables = body.get("chat_template_kwargs", {})
-            texts = self._call("candidates", messages=body["messages"], tools=body.get("tools"), variables=variables)
+            texts = self._child.ask(
+                "candidates", messages=body["messages"], tools=body.get("tools"), variables=variables
+            )
             for text in texts:
-                if count is not None and len(self._call("tokenize", text=text)) != count:
+                if count is not None and len(self._child.ask("tokenize", text=text)) != count:
                     continue
-                first = self._call("go_on", text=text, settings={"temperature": 0.0, "max_tokens": 1})
+                first = self._child.ask("go_on", text=text, settings={"temperature": 0.0, "max_tokens": 1})
                 if _same(row, _row(first["rows"])):
                     return Prompt(text=text, clock=datetime.now())
         raise StageUnobservedError(
@@ -207,15 +208,15 @@ class MistralRs:
         Raises:
             StageUnobservedError: there is none: it takes text, not ids.
         """
-        text = str(self._call("text", ids=list(ids)))
-        if tuple(self._call("tokenize", text=text)) != tuple(ids):
+        text = str(self._child.ask("text", ids=list(ids)))
+        if tuple(self._child.ask("tokenize", text=text)) != tuple(ids):
             raise StageUnobservedError("it takes text, not ids, and the text of these ids is tokenized to others")
         return text
 
     # What it shows
 
     def _tokens(self, ids: Sequence[int]) -> Tokens:
-        return Tokens(ids=tuple(ids), pieces=tuple(self._call("pieces", ids=list(ids))))
+        return Tokens(ids=tuple(ids), pieces=tuple(self._child.ask("pieces", ids=list(ids))))
 
     def _generation(self, rows: Json, finish: str | None, asked: Mapping[str, Any]) -> Generation | Unobserved:
         chosen = tuple(int(one) for one in rows["chosen"])
@@ -227,36 +228,17 @@ class MistralRs:
         return Generation(
             ids=chosen,
             chosen=chosen,
-            finish="end_token" if chosen[-1] in self._call("ends") else ended,
+            finish="end_token" if chosen[-1] in self._child.ask("ends") else ended,
             distributions=_distributions(rows["ids"], rows["logprobs"]) if plain else None,
         )
 
     def _with_end(self, rows: Json, reply: Reply) -> Json:
         """A stream shows no row for the end token; it is counted, and where a file names one end only, it is that."""
-        ends = self._call("ends")
+        ends = self._child.ask("ends")
         counted = None if reply.usage is None else reply.usage.completion_tokens
         if reply.finish_reason == "stop" and counted == len(rows["chosen"]) + 1 and len(ends) == 1:
             return {**rows, "chosen": [*rows["chosen"], ends[0]]}
         return rows
-
-    def _call(self, method: str, **arguments: Any) -> Any:
-        """Call the child. What once failed to start is not tried again for every case."""
-        if self._no_start is None:
-            try:
-                self._worker.start()
-            except RemoteError as error:
-                message = f"{error.error}: {error.message}".splitlines()[0]
-                self._no_start = Failure(reason="start", message=message, log=error.log)
-            except WorkerDiedError as death:
-                self._no_start = death.failure
-        if self._no_start is not None:
-            raise StageFailedError(self._no_start)
-        try:
-            return self._worker.call(method, **arguments)
-        except RemoteError as error:
-            raise StageRefusedError(_refusal({"error": error.error, "message": error.message})) from error
-        except WorkerDiedError as death:
-            raise StageFailedError(death.failure) from death
 
 
 def _refuse_what_it_cannot_be_asked(options: CaseOptions) -> None:
@@ -287,9 +269,3 @@ def _distributions(ids: Any, logprobs: Any) -> Distributions:
         left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
         rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
     return Distributions(logprobs, ids, rest)
-
-
-def _refusal(error: Mapping[str, str]) -> Refusal:
-    message = error["message"].strip()
-    first = message.splitlines()[0] if message else ""
-    return Refusal(error=error["error"], message=first, context=_CONTEXT_MESSAGE in first)

@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from harness.child import Child
 from harness.components.transformers_serve._options import Options
 from harness.errors import MissingPackageError
-from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
+from harness.stage import Stage, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
     CaseOptions,
-    Distributions,
-    Failure,
     Generation,
     Json,
     ModelRef,
@@ -32,7 +31,7 @@ from harness.values import (
 )
 from harness.wire.api import events, refusal
 from harness.wire.chat import body_of_request, reply_of
-from harness.worker import RemoteError, Worker, WorkerDiedError
+from harness.worker import Worker
 
 _EXTRA = "transformers"
 _NEEDED = ("transformers", "torch", "fastapi", "uvicorn", "openai", "time-machine")
@@ -61,7 +60,7 @@ class TransformersServe:
         self._options = Options.model_validate(options)
         for package in _NEEDED:
             _need(package)
-        self._worker = Worker(
+        worker = Worker(
             "harness.components.transformers_serve._server:Server",
             {
                 "folder": str(model.path.parent.resolve()),
@@ -75,17 +74,17 @@ class TransformersServe:
             # Nothing is fetched: the file is here, and what it lacks is to show.
             environment={"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
         )
-        self._no_start: Failure | None = None
+        self._child = Child(worker)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._worker.close()
+        self._child.close()
 
     def identity(self) -> Mapping[str, str]:
         """Return versions and effective settings, and what the harness had to add for the server to start."""
-        found: Mapping[str, str] = self._call("identity")
+        found: Mapping[str, str] = self._child.call("identity")
         return found
 
     def noise_class(self) -> str:
@@ -114,7 +113,7 @@ class TransformersServe:
             settings = {name: value for name, value in settings.items() if name not in _ENDS}
             settings["max_tokens"] = len(forced)
         seen = self._run({"messages": _UNUSED, **settings}, prompt="", ids=tokens.ids, forced=forced)
-        found = _generation(seen["generation"])
+        found = Generation.tapped(seen["generation"])
         if forced is None:
             return found
         left = {name: value for name, value in found.settings.items() if name not in _ENDS}
@@ -132,7 +131,7 @@ class TransformersServe:
 
     def url(self) -> str:
         """Where the OpenAI API is."""
-        return str(self._call("url"))
+        return str(self._child.call("url"))
 
     def key_variable(self) -> str | None:
         """It takes no API key."""
@@ -146,59 +145,41 @@ class TransformersServe:
         """Have the next call watched, and name the model that the server is pinned to: it refuses any other name."""
         del stream
         _refuse_what_it_cannot_be_asked(case.options)
-        self._call("begin", clock=case.options.clock.isoformat())
-        return {"model": self._call("model_name")}
+        self._child.call("begin", clock=case.options.clock.isoformat())
+        return {"model": self._child.call("model_name")}
 
     def seen(self, case: Case, body: Json, answer: Json | Sequence[Json] | None) -> Observation:
         """What the taps saw of the call."""
         del case, body, answer
-        if self._worker.pid is None:
+        if self._child.worker.pid is None:
             # It died in the call, and what it saw with it.
             return Observation()
-        seen = self._call("seen")
+        seen = self._child.call("seen")
         found: dict[str, Any] = {}
         if seen["text"] is not None:
             found["prompt"] = Prompt(text=seen["text"])
         if seen["ids"] is not None:
             found["tokens"] = self._tokens(seen["ids"])
         if seen["generation"] is not None:
-            found["generation"] = _generation(seen["generation"])
+            found["generation"] = Generation.tapped(seen["generation"])
         if seen["error"] is not None:
             ended = next(name for name in ("prompt", "tokens", "generation", "reply") if name not in found)
-            found[ended] = _refusal(seen["error"])
+            found[ended] = Refusal.of(**seen["error"])
         return Observation(**found)
 
     # The child
 
     def _run(self, body: Json, *, stream: bool = False, **planned: Any) -> Json:
         """Make a request under a plan. What ended it is the exception of the server's own code, where there is one."""
-        seen: Json = self._call("run", body=body, stream=stream, **planned)
+        seen: Json = self._child.call("run", body=body, stream=stream, **planned)
         if seen["error"] is not None:
-            raise StageRefusedError(_refusal(seen["error"]))
+            raise StageRefusedError(Refusal.of(**seen["error"]))
         if seen["status"] != 200:
             raise StageRefusedError(refusal(seen["status"], seen["data"].encode("latin-1")))
         return seen
 
     def _tokens(self, ids: Sequence[int]) -> Tokens:
-        return Tokens(ids=tuple(ids), pieces=tuple(self._call("pieces", ids=list(ids))))
-
-    def _call(self, method: str, **arguments: Any) -> Any:
-        """Call the child. What once failed to start is not tried again for every case."""
-        if self._no_start is not None:
-            raise StageFailedError(self._no_start)
-        try:
-            self._worker.start()
-        except RemoteError as error:
-            message = f"{error.error}: {error.message}".splitlines()[0]
-            self._no_start = Failure(reason="start", message=message, log=error.log)
-        except WorkerDiedError as death:
-            self._no_start = death.failure
-        if self._no_start is not None:
-            raise StageFailedError(self._no_start)
-        try:
-            return self._worker.call(method, **arguments)
-        except WorkerDiedError as death:
-            raise StageFailedError(death.failure) from death
+        return Tokens(ids=tuple(ids), pieces=tuple(self._child.call("pieces", ids=list(ids))))
 
 
 def _refuse_what_it_cannot_be_asked(options: CaseOptions) -> None:
@@ -214,22 +195,6 @@ def _refuse_what_it_cannot_be_asked(options: CaseOptions) -> None:
 def _lenient(data: bytes) -> list[Json]:
     """Return a stream's events. Its `[DONE]` is missing, and clients that end with the connection do without."""
     return events(data + _DONE)
-
-
-def _generation(seen: Json) -> Generation:
-    return Generation(
-        ids=tuple(seen["ids"]),
-        chosen=tuple(seen["chosen"]),
-        finish=seen["finish"],
-        distributions=Distributions.from_logits(seen["logits"]),
-        digests=tuple(seen["digests"]),
-        settings=seen["settings"],
-    )
-
-
-def _refusal(error: Mapping[str, str]) -> Refusal:
-    message = error["message"].strip()
-    return Refusal(error=error["error"], message=message.splitlines()[0] if message else "")
 
 
 def _need(package: str) -> None:
