@@ -47,6 +47,7 @@ class ServedRoute:
         if isinstance(self._server, Limited):
             proxy.seconds = self._server.answer_seconds()
         proxy.additions = self._server.additions(case, stream=stream)
+        proxy.added = getattr(self._server, "added", frozenset())
         proxy.exchanges.clear()
         found: dict[str, Any] = {}
         ended: Refusal | Failure | None = None

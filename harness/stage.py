@@ -132,7 +132,8 @@ class Served(Protocol):
     """A part behind an HTTP server: all stages after the client, in one call that another component makes.
 
     The call passes through a recording proxy. What it adds to the body makes the answer show more than a caller asks
-    for; what the part's answer, or the part itself, then shows of the stages is read by `seen`.
+    for; what the part's answer, or the part itself, then shows of the stages is read by `seen`. The fields of an answer
+    that come of it may be named in a class attribute `added`: the client does not get them.
     """
 
     def url(self) -> str:

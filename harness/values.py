@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -201,6 +201,21 @@ class Distributions:
             normaliser = np.log(np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
             return cls(shifted - normaliser)
 
+    @classmethod
+    def kept(cls, logprobs: NDArray[np.float32], ids: NDArray[np.int32]) -> Distributions:
+        """Return what is known where only the likeliest entries are: the rest is the probability that they leave."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
+            return cls(logprobs, ids, np.log(np.maximum(left, 0.0)).astype(np.float32))
+
+    @classmethod
+    def of_top(cls, rows: Sequence[Mapping[int, float]]) -> Distributions:
+        """Return rows of log-probabilities by id, cut to the shortest; at least one row."""
+        width = min(len(row) for row in rows)
+        tops = [sorted(row.items(), key=lambda pair: (-pair[1], pair[0]))[:width] for row in rows]
+        ids = np.array([[token for token, _ in top] for top in tops], dtype=np.int32)
+        return cls.kept(np.array([[logprob for _, logprob in top] for top in tops], dtype=np.float32), ids)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Distributions):
             return NotImplemented
@@ -227,13 +242,8 @@ class Distributions:
         """Return the k likeliest entries of every row and the log of what is left over."""
         if self.ids is not None:
             return self
-        # Stable, so that of equal ones the lowest ids are kept and stand first, at the cut too.
-        ids = np.argsort(-self.logprobs, axis=1, kind="stable")[:, :k].astype(np.int32)
-        logprobs = np.take_along_axis(self.logprobs, ids, axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
-            rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
-        return Distributions(logprobs, ids, rest)
+        ids = np.stack([_likeliest(row, k) for row in self.logprobs]) if len(self) else np.empty((0, k), np.int32)
+        return Distributions.kept(np.take_along_axis(self.logprobs, ids, axis=1), ids)
 
     def at(self, row: int, ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return a row's log-probabilities of the ids; NaN for one that was not kept."""
@@ -248,6 +258,18 @@ class Distributions:
         if self.ids is None:
             return tuple(int(i) for i in self.logprobs.argmax(axis=1))
         return tuple(int(i) for i in self.ids[:, 0])
+
+
+def _likeliest(row: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    """Return the ids of the k largest entries, largest first; of equal ones the lowest ids, at the cut too."""
+    k = min(k, row.size)
+    # Sorting a whole vocabulary to keep its head takes ten times as long.
+    cut = row[np.argpartition(-row, k - 1)[k - 1]]
+    candidates = np.flatnonzero(row >= cut)
+    if candidates.size < k:
+        # A row with NaN.
+        candidates = np.arange(row.size)
+    return candidates[np.argsort(-row[candidates], kind="stable")[:k]].astype(np.int32)
 
 
 class Generation(Value):

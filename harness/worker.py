@@ -1,8 +1,8 @@
 """A child process that does what may crash, hang or eat memory: engines, and templates of unknown origin.
 
 Parent and child speak over two pipes of their own, so whatever the part prints on standard output or error is its log
-and nothing else. A message is a JSON object followed by the raw bytes of its arrays. No code and no pickled object
-crosses the pipe in either direction.
+and nothing else. A message is a JSON head, the raw bytes of the arrays that it describes, and a JSON object that they
+belong into. No code and no pickled object crosses the pipe in either direction.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -201,7 +201,7 @@ class Worker:
             raise WorkerDiedError(self._end(Failure(reason="hang", seconds=self._seconds))) from None
         except (EOFError, BrokenPipeError, ConnectionError):
             raise WorkerDiedError(self._end(None)) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise WorkerDiedError(self._end(Failure(reason="broken", message=str(error)))) from error
         except BaseException:
             # Ctrl-C, or what a signal's handler raises. The answer may be half read: this child cannot be spoken to.
@@ -269,12 +269,14 @@ def _encode(message: Any) -> list[bytes]:
 
     def place(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            arrays.append(np.ascontiguousarray(value))
-            return {mark: len(arrays) - 1, "dtype": value.dtype.name, "shape": value.shape}
+            arrays.append(value)
+            return {mark: len(arrays) - 1}
         raise TypeError(f"{type(value).__name__} cannot cross the pipe")
 
-    head = json.dumps({"mark": mark, "message": message}, default=place).encode("utf-8")
-    return [_LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays)]
+    body = json.dumps(message, default=place).encode("utf-8")
+    shapes = [{"dtype": array.dtype.name, "shape": array.shape} for array in arrays]
+    head = json.dumps({"mark": mark, "arrays": shapes, "size": len(body)}).encode("utf-8")
+    return [_LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays), body]
 
 
 def _send(pipe: BinaryIO, encoded: Sequence[bytes]) -> None:
@@ -284,45 +286,29 @@ def _send(pipe: BinaryIO, encoded: Sequence[bytes]) -> None:
 
 
 def _read(pipe: Any) -> dict[str, Any]:
-    (size,) = _LENGTH.unpack(pipe.read(_LENGTH.size))
+    head = json.loads(_part(pipe, _LENGTH.unpack(pipe.read(_LENGTH.size))[0]))
+    arrays = [_array(pipe, **array) for array in head["arrays"]]
+    mark = head["mark"]
+
+    def place(value: dict[str, Any]) -> Any:
+        return arrays[int(value[mark])] if mark in value else value
+
+    message = json.loads(_part(pipe, head["size"]), object_hook=place if arrays else None)
+    assert isinstance(message, dict)
+    return message
+
+
+def _part(pipe: Any, size: int) -> bytes:
     if size > _MAX_MESSAGE:
         raise ValueError(f"a message of {size} bytes")
-    whole = json.loads(pipe.read(size))
-    mark, message = whole["mark"], whole["message"]
-    found = list(_marked(message, mark))
-    arrays: dict[int, np.ndarray[Any, Any]] = {}
-    for spot in sorted(found, key=lambda spot: int(spot[mark])):
-        if spot["dtype"] not in _ARRAY_TYPES:
-            raise ValueError(f"an array of {spot['dtype']}")
-        dtype = np.dtype(spot["dtype"])
-        count = int(np.prod(spot["shape"], dtype=np.int64))
-        if count * dtype.itemsize > _MAX_MESSAGE:
-            raise ValueError(f"an array of {count} numbers")
-        raw = pipe.read(count * dtype.itemsize) if count else b""
-        arrays[int(spot[mark])] = np.frombuffer(raw, dtype=dtype).reshape(spot["shape"])
-    filled = _fill(message, arrays, mark)
-    assert isinstance(filled, dict)
-    return filled
+    return bytes(pipe.read(size)) if size else b""
 
 
-def _marked(value: Any, mark: str) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict) and mark in value:
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _marked(item, mark)
-
-
-def _fill(value: Any, arrays: Mapping[int, np.ndarray[Any, Any]], mark: str) -> Any:
-    if not arrays:
-        return value
-    if isinstance(value, dict):
-        if mark in value:
-            return arrays[int(value[mark])]
-        return {key: _fill(item, arrays, mark) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_fill(item, arrays, mark) for item in value]
-    return value
+def _array(pipe: Any, dtype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    if dtype not in _ARRAY_TYPES:
+        raise ValueError(f"an array of {dtype}")
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return np.frombuffer(_part(pipe, size), dtype=np.dtype(dtype)).reshape(shape)
 
 
 class _Pipe:

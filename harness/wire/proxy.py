@@ -1,7 +1,8 @@
 """A recording proxy on loopback: it stands between a client and a server and keeps what passed.
 
-What the client sent is kept as it left the client; fields that make the server show more are added after that. Without
-a server behind it, it gives one valid answer of its own, so that a client can be looked at alone.
+What the client sent is kept as it left the client; fields that make the server show more are added after that. What it
+shows because of them is kept, and taken out of a whole answer before the client sees it; a stream passes as it is.
+Without a server behind it, it gives one valid answer of its own, so that a client can be looked at alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -64,8 +66,10 @@ class Exchange:
             StageFailedError: it is not what it says.
             StageRefusedError: it is a stream that holds an error.
         """
-        if self.status != 200:
-            return None
+        return self._read if self.status == 200 else None
+
+    @cached_property
+    def _read(self) -> Json | Sequence[Json]:
         if self.body.get("stream"):
             return events(bytes(self.data))
         found = decoded(bytes(self.data), "the answer")
@@ -81,6 +85,12 @@ class RecordingProxy:
         upstream: The server's address, ending in `/v1`; None answers every chat call with one short answer.
         key_variable: The environment variable with the server's API key. Clients behind the proxy need none.
         seconds: How long an answer may take in all.
+
+    Attributes:
+        exchanges: What passed, oldest first.
+        additions: Fields to add to the body of a chat call.
+        added: Fields of an answer, and of its choices, that are there because of them. A client that asked for one of
+            the same name itself gets it.
     """
 
     def __init__(self, upstream: str | None, *, key_variable: str | None = None, seconds: float = 120.0) -> None:
@@ -88,6 +98,7 @@ class RecordingProxy:
         self.key_variable = key_variable
         self.exchanges: list[Exchange] = []
         self.additions: Mapping[str, Any] = {}
+        self.added: frozenset[str] = frozenset()
         self.seconds = seconds
         self.http = connection(seconds)
         self._server = _Listener(self)
@@ -107,6 +118,18 @@ class RecordingProxy:
     def url(self) -> str:
         """Where clients find it; it ends in `/v1`."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+
+def _without(answer: Json, names: frozenset[str]) -> bytes:
+    """Return an answer without these fields of it and of its choices."""
+
+    def left(one: Any) -> Any:
+        return {name: value for name, value in one.items() if name not in names} if isinstance(one, dict) else one
+
+    answer = left(answer)
+    if isinstance(answer.get("choices"), list):
+        answer["choices"] = [left(choice) for choice in answer["choices"]]
+    return json.dumps(answer).encode("ascii")
 
 
 class _Listener(ThreadingHTTPServer):
@@ -180,6 +203,11 @@ class _Handler(BaseHTTPRequestHandler):
             said = without_key(b"".join(parts_of(answer)), variable)
             exchange.data += said
             yield said
+        elif self.server.proxy.added and not exchange.body.get("stream"):
+            exchange.data += b"".join(parts_of(answer))
+            shown = exchange.answer()
+            names = self.server.proxy.added - exchange.body.keys()
+            yield _without(shown, names) if isinstance(shown, dict) else bytes(exchange.data)
         else:
             for part in parts_of(answer):
                 exchange.data += part

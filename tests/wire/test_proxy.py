@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -49,6 +50,34 @@ def test_what_the_client_sent_is_kept_and_what_is_added_is_not(proxy):
     assert [one.body for one in fake.asked] == [{**BODY, "stream": s, "logprobs": True} for s in (False, True)]
     assert proxy.exchanges[0].answer() == completion()
     assert proxy.exchanges[1].answer() == list(GOOD)
+
+
+def test_what_an_answer_shows_because_of_it_does_not_reach_the_client(proxy):
+    shown = completion()
+    shown["__verbose"] = {"prompt": "x"}
+    shown["choices"][0]["logprobs"] = {"content": []}
+    with serving(lambda handler, asked: handler.json(shown)) as fake:
+        proxy.upstream, proxy.additions, proxy.added = (
+            fake.url,
+            {"logprobs": True},
+            frozenset({"__verbose", "logprobs"}),
+        )
+        assert ask(proxy).json() == completion()
+    assert proxy.exchanges[0].answer() == shown
+
+
+def test_what_the_client_asked_for_itself_reaches_it(proxy):
+    shown = {**completion(), "odd": "\ud800", "hidden": 1}
+    with serving(lambda handler, asked: handler.json(shown)) as fake:
+        proxy.upstream, proxy.added = fake.url, frozenset({"hidden", "odd"})
+        assert json.loads(ask(proxy).content) == {**completion(), "odd": "\ud800"}
+
+
+@pytest.mark.parametrize("data", [b'{"choices": [}', b"\xff", b"[1]"])
+def test_an_answer_that_is_none_passes_as_it_is(proxy, data):
+    with serving(lambda handler, asked: handler.whole(data)) as fake:
+        proxy.upstream, proxy.added = fake.url, frozenset({"logprobs"})
+        assert ask(proxy).content == data
 
 
 def test_the_key_goes_to_the_server_only(proxy, monkeypatch):

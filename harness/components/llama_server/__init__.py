@@ -7,6 +7,7 @@ A server that runs elsewhere is observed as far as it shows itself.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -18,12 +19,13 @@ from harness.components.llama_server._options import Options
 from harness.components.llama_server._read import (
     generation_of,
     logprobs_of,
+    positions_of,
     prompt_tokens_of,
-    stacked,
     streamed_ids,
     verbose_of,
 )
 from harness.components.llama_server._running import Running
+from harness.forcing import Position, force
 from harness.probes.fingerprint import SAME_SERVER, Fingerprint, same
 from harness.probes.replay import ReplayModel
 from harness.probes.search import candidates, search
@@ -44,7 +46,9 @@ from harness.values import (
 from harness.wire.chat import body_of_request, reply_of
 
 TOP = 256
-"""How many log-probabilities are asked for at a position."""
+"""How many log-probabilities of a position the isolated run is asked for."""
+CHAT_TOP = 64
+"""How many the chat route is: it writes each twice, which takes it half as long again as computing the position."""
 _MARKS = 20
 """How many of the fingerprint model's log-probabilities are held against each other."""
 _PROMPT = ("messages", "tools", "tool_choice", "chat_template_kwargs")
@@ -63,6 +67,8 @@ class LlamaServer:
     requires: ClassVar[tuple[str, str]] = ("httpx", "servers")
     own_clock: ClassVar[bool] = True
     """Its templates see the machine's clock."""
+    added: ClassVar[frozenset[str]] = frozenset({"__verbose", "logprobs"})
+    """What its answers have because they were asked for more, and because it logs everything."""
     variations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as configured": {},
         "1 thread": {"parameters": {"cpuparams.n_threads": 1}},
@@ -78,6 +84,7 @@ class LlamaServer:
         self._main = Running(model, self._options)
         self._replay: tuple[Running, ReplayModel] | None = None
         self._fingerprint: Running | None = None
+        self._proofs: dict[str, Tokens | Unobserved] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -119,34 +126,33 @@ class LlamaServer:
         return self._main.tokenize(prompt.text)
 
     def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
-        """What `/completion` computes when fed ids; one call a position where the next id is forced."""
+        """What `/completion` computes when fed ids; forced ones by letting it run and correcting it."""
         settings = {name: value for name, value in request.settings.items() if name not in _ENDS}
         if forced is None:
             more = {"n_predict": request.settings.get("max_tokens", -1), "stop": request.settings.get("stop", [])}
             return generation_of(self._main.complete(tokens.ids, {**settings, **more}, TOP))
-        steps = []
-        for step in range(len(forced)):
-            # Only the first call evaluates the prompt; the others go on from it, as generating does.
-            asked = {**settings, "n_predict": 1, "cache_prompt": step > 0}
-            steps.append(self._step((*tokens.ids, *forced[:step]), asked))
-        return Generation(
-            ids=tuple(forced),
-            chosen=tuple(step.chosen[0] for step in steps),
-            finish="forced",
-            distributions=stacked(steps),
-            settings={name: value for name, value in steps[0].settings.items() if name not in _ENDS},
-        )
+        in_force: Json = {}
 
-    def _step(self, ids: Sequence[int], asked: Json) -> Generation:
-        """Return the generation of one id with its distribution."""
-        found = generation_of(self._main.complete(ids, asked, TOP))
-        if found.distributions is not None:
-            return found
-        # The server drops the numbers of an id that ends inside a character. They are those before sampling, so they
-        # are the same when another id is made to be chosen.
-        bias = {"logit_bias": [[self._plain_id(), _CERTAIN]], "cache_prompt": True}
-        again = generation_of(self._main.complete(ids, {**asked, **bias}, TOP))
-        return found.model_copy(update={"distributions": again.distributions})
+        def run(done: int, count: int) -> list[Position]:
+            # Only the first call evaluates the prompt; the others go on from it, as generating does.
+            asked = {**settings, "n_predict": count, "cache_prompt": done > 0}
+            ids = (*tokens.ids, *forced[:done])
+            found = generation_of(self._main.complete(ids, asked, TOP))
+            in_force.update(found.settings)
+            return positions_of(found) or self._inside_a_character(ids, asked, found.chosen[0])
+
+        generation = force(forced, run, in_force)
+        left = {name: value for name, value in in_force.items() if name not in _ENDS}
+        return generation.model_copy(update={"settings": left})
+
+    def _inside_a_character(self, ids: Sequence[int], asked: Json, chosen: int) -> list[Position]:
+        """Return the position of an id that ends inside a character, whose numbers the server drops.
+
+        They are those before sampling, so they are the same when another id is made to be chosen.
+        """
+        bias = {"logit_bias": [[self._plain_id(), _CERTAIN]], "cache_prompt": True, "n_predict": 1}
+        again = positions_of(generation_of(self._main.complete(ids, {**asked, **bias}, TOP)))
+        return [position._replace(chosen=chosen) for position in again]
 
     def _plain_id(self) -> int:
         return self._main.tokenize(".").ids[-1]
@@ -189,7 +195,7 @@ class LlamaServer:
     def additions(self, case: Case, *, stream: bool) -> Json:
         """Ask for the ids and the log-probabilities; the server refuses the latter for a stream with tools."""
         if not stream:
-            return {"return_tokens": True, "n_probs": TOP}
+            return {"return_tokens": True, "n_probs": CHAT_TOP}
         return {} if case.body.get("tools") else {"n_probs": 1}
 
     def seen(self, case: Case, body: Json, answer: Json | Sequence[Json] | None) -> Observation:
@@ -227,9 +233,16 @@ class LlamaServer:
                 f"the chat route evaluated {counts[0]} ids, /tokenize makes {counts[1]} of the prompt that it shows"
             )
             return Unobserved(reason=reason)
-        server = self._fingerprinting()
         # What could turn the numbers or end the answer early is left out: they are of the prompt alone.
         asked: Json = {name: body[name] for name in _PROMPT if name in body}
+        question = json.dumps([asked, shown["prompt"]])
+        # A stream asks what the whole answer has asked.
+        if question not in self._proofs:
+            self._proofs[question] = self._proved(asked, shown, tokens)
+        return self._proofs[question]
+
+    def _proved(self, asked: Json, shown: Json, tokens: Tokens) -> Tokens | Unobserved:
+        server = self._fingerprinting()
         chat = verbose_of(server.post(_CHAT, {**asked, **_FIRST}))
         if chat is None:
             return Unobserved(reason="the chat route shows no numbers")

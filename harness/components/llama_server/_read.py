@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.forcing import Position
 from harness.stage import StageFailedError
 from harness.values import Distributions, Failure, Generation, Json
 
@@ -53,7 +54,8 @@ def generation_of(answer: Json) -> Generation:
         rows = _leading_rows(answer.get("completion_probabilities", ()), ids)
         finish = _FINISH[answer["stop_type"]]
         settings = _settings(answer["generation_settings"])
-        distributions = _distributions(rows) if rows else None
+        tops = [{one["id"]: one["logprob"] for one in row["top_logprobs"]} for row in rows]
+        distributions = Distributions.of_top(tops) if tops else None
     except (KeyError, TypeError, ValueError) as error:
         message = f"no completion ({type(error).__name__}: {error})"
         raise StageFailedError(Failure(reason="broken", message=message)) from error
@@ -72,32 +74,18 @@ def logprobs_of(answer: Json) -> dict[int, float]:
     return {one["id"]: one["logprob"] for one in answer["completion_probabilities"][0]["top_logprobs"]}
 
 
-def stacked(steps: Sequence[Generation]) -> Distributions:
-    """Return the distributions of several generations, one below the other."""
-    rows = [step.distributions for step in steps]
-    assert all(row is not None and row.ids is not None and row.rest is not None for row in rows)
-    return Distributions(
-        np.concatenate([row.logprobs for row in rows if row is not None]),
-        np.concatenate([row.ids for row in rows if row is not None and row.ids is not None]),
-        np.concatenate([row.rest for row in rows if row is not None and row.rest is not None]),
-    )
+def positions_of(generation: Generation) -> list[Position]:
+    """Return the leading positions that have numbers."""
+    rows = generation.distributions
+    if rows is None or rows.ids is None:
+        return []
+    return [Position(*position) for position in zip(generation.chosen, rows.ids, rows.logprobs, strict=False)]
 
 
 def _leading_rows(rows: Sequence[Json], ids: Sequence[int]) -> Sequence[Json]:
     """Return the rows up to the first id without one: the server drops those that end inside a character."""
     matching = (row["id"] == token for row, token in zip(rows, ids, strict=False))
     return rows[: next((at for at, same in enumerate(matching) if not same), min(len(rows), len(ids)))]
-
-
-def _distributions(rows: Sequence[Json]) -> Distributions:
-    width = min(len(row["top_logprobs"]) for row in rows)
-    tops = [row["top_logprobs"][:width] for row in rows]
-    ids = np.array([[one["id"] for one in top] for top in tops], dtype=np.int32)
-    logprobs = np.array([[one["logprob"] for one in top] for top in tops], dtype=np.float32)
-    with np.errstate(divide="ignore"):
-        left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
-        rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
-    return Distributions(logprobs, ids, rest)
 
 
 def _settings(shown: Mapping[str, Any]) -> Json:

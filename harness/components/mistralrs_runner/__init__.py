@@ -11,10 +11,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
-
 from harness.child import Child
 from harness.components.mistralrs_runner._options import Options
+from harness.forcing import Position, force
 from harness.stage import Stage, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
@@ -38,8 +37,6 @@ SAME = 1e-4
 """Nats within which two first-token log-probabilities are of the same prompt (seen for the same one: 0)."""
 _PROMPT = ("messages", "tools", "tool_choice", "chat_template_kwargs")
 _NOT_NUMBERS = frozenset({"messages", "tools", "tool_choice", "chat_template_kwargs", "max_tokens", "stop"})
-_AHEAD = 8
-"""How many ids are first let run in the hope that they are the forced ones."""
 
 
 class MistralRs:
@@ -126,27 +123,17 @@ class MistralRs:
             if isinstance(found, Unobserved):
                 raise StageUnobservedError(found.reason)
             return found
-        rows: list[tuple[int, Any, Any]] = []
-        ahead = min(_AHEAD, len(forced))
-        while len(rows) < len(forced):
-            done = len(rows)
+
+        def run(done: int, count: int) -> list[Position]:
             text = self._text((*tokens.ids, *forced[:done]))
-            settings = {"temperature": 0.0, "max_tokens": min(ahead, len(forced) - done)}
+            settings = {"temperature": 0.0, "max_tokens": count}
             seen = self._child.ask("go_on", text=text, settings=settings)["rows"]
             if not seen["chosen"] or -1 in seen["chosen"]:
                 raise StageUnobservedError(f"it does not show what it chose after {done} of the ids")
-            for row in zip(seen["chosen"], seen["ids"], seen["logprobs"], strict=True):
-                rows.append(row)
-                if len(rows) == len(forced) or row[0] != forced[len(rows) - 1]:
-                    break
-            ahead = 2 * (len(rows) - done) if len(rows) - done > 1 else 1
-        chosen, ids, logprobs = zip(*rows, strict=True)
-        return Generation(
-            ids=tuple(forced),
-            chosen=tuple(int(one) for one in chosen),
-            finish="forced",
-            distributions=_distributions(np.stack(ids), np.stack(logprobs)),
-        )
+            rows = zip(seen["chosen"], seen["ids"], seen["logprobs"], strict=True)
+            return [Position(int(chosen), ids, logprobs) for chosen, ids, logprobs in rows]
+
+        return force(forced, run, {})
 
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
         """Always unobserved.
@@ -229,7 +216,7 @@ class MistralRs:
             ids=chosen,
             chosen=chosen,
             finish="end_token" if chosen[-1] in self._child.ask("ends") else ended,
-            distributions=_distributions(rows["ids"], rows["logprobs"]) if plain else None,
+            distributions=Distributions.kept(rows["logprobs"], rows["ids"]) if plain else None,
         )
 
     def _with_end(self, rows: Json, reply: Reply) -> Json:
@@ -262,10 +249,3 @@ def _same(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
     shared = one.keys() & other.keys()
     # At the end of both lists, ids within the tolerance of each other may change places.
     return len(shared) >= len(one) - 1 > 0 and all(abs(one[i] - other[i]) < SAME for i in shared)
-
-
-def _distributions(ids: Any, logprobs: Any) -> Distributions:
-    with np.errstate(divide="ignore"):
-        left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
-        rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
-    return Distributions(logprobs, ids, rest)

@@ -54,6 +54,8 @@ class OpenAiCompatible:
     requires: ClassVar[tuple[str, str]] = ("httpx", "servers")
     own_clock: ClassVar[bool] = True
     """Its templates see the machine's clock."""
+    added: ClassVar[frozenset[str]] = frozenset({"logprobs"})
+    """What its answers have because they were asked for more."""
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         given = self._options = Options.model_validate(options)

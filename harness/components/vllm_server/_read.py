@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-
 from harness.stage import StageFailedError
 from harness.values import Distributions, Failure, Generation, Json
 
@@ -58,7 +56,7 @@ def chat_generation(answer: Json | Sequence[Json], settings: Json) -> Generation
         ids=ids,
         chosen=ids,
         finish=_finish(end),
-        distributions=_distributions(rows) if rows else None,
+        distributions=Distributions.of_top(rows) if rows else None,
         settings=settings,
     )
 
@@ -87,7 +85,7 @@ def steps_generation(answer: Json, forced: Sequence[int], settings: Json) -> Gen
         ids=tuple(forced),
         chosen=chosen,
         finish="forced",
-        distributions=_distributions(rows),
+        distributions=Distributions.of_top(rows),
         settings=settings,
     )
 
@@ -101,18 +99,6 @@ def piece_of(token: str) -> str:
 
 def _id_of(token: str) -> int:
     return int(token.removeprefix(_ID))
-
-
-def _distributions(rows: Sequence[Mapping[int, float]]) -> Distributions:
-    width = min(len(row) for row in rows)
-    # A row may hold the chosen id beside the likeliest ones.
-    tops = [sorted(row.items(), key=lambda one: (-one[1], one[0]))[:width] for row in rows]
-    ids = np.array([[one for one, _ in top] for top in tops], dtype=np.int32)
-    logprobs = np.array([[logprob for _, logprob in top] for top in tops], dtype=np.float32)
-    with np.errstate(divide="ignore"):
-        left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
-        rest = np.log(np.maximum(left, 0.0)).astype(np.float32)
-    return Distributions(logprobs, ids, rest)
 
 
 def _broken(error: Exception) -> StageFailedError:
