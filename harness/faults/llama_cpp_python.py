@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
 from harness.faults import defect
-from harness.faults.ggml import ROPE_FREQ_BASE, Tensor, operator_name, set_float_parameter
+from harness.ggml import ROPE_FREQ_BASE, Tensor, Watcher, float_parameters
 from harness.stage import Stage
 
 COMPONENT = "llama-cpp-python"
@@ -48,13 +47,9 @@ def parse_special_ignored(engine: Any) -> None:
     watches_nodes=True,
 )
 def rope_base(engine: Any) -> None:
-    """Edit the operator's parameters right before each of its runs, through llama.cpp's evaluation callback."""
-    name_of = operator_name()
+    """Edit the operator's parameters right before each of its runs."""
 
-    def watch(tensor: ctypes.c_void_p, ask: bool) -> bool:
-        operator = ctypes.cast(tensor, ctypes.POINTER(Tensor)).contents.op
-        if ask and name_of(operator) == "ROPE":
-            set_float_parameter(tensor, ROPE_FREQ_BASE, _WRONG_ROPE_BASE)
-        return False
+    def edit(tensor: Tensor) -> None:
+        float_parameters(tensor)[ROPE_FREQ_BASE] = _WRONG_ROPE_BASE
 
-    engine.node_watchers.append(watch)
+    engine.nodes.watchers.append(Watcher(lambda name, operator: operator == "ROPE", before=edit))  # noqa: ARG005

@@ -9,7 +9,6 @@ what passes, and an isolated run replaces what passes at one boundary or ends th
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import datetime
 import hashlib
@@ -24,6 +23,7 @@ from llama_cpp import llama_chat_format
 from llama_cpp import llama_cpp as low_level
 
 from harness.components.llama_cpp_python._library import library_digest, log_warnings, type_name, with_type_ids
+from harness.ggml import Nodes
 
 _FORMATTER = "chat_formatter"
 _PLAIN = (bool, int, float, str, list, dict)
@@ -87,6 +87,7 @@ class TappedLlama:
         chat_template: A template to use instead of the file's own, passed as users pass it: a `chat_handler`.
         options: Keyword arguments of `llama_cpp.Llama`.
         plants: Defects to plant, as `(module:function, keywords)`; see `harness.faults`.
+        watch: Whether the nodes of its graph are to be seen.
     """
 
     def __init__(
@@ -95,11 +96,12 @@ class TappedLlama:
         chat_template: str | None,
         options: Mapping[str, Any],
         plants: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        watch: bool = False,
     ) -> None:
         log_warnings()
-        self.node_watchers: list[Callable[[ctypes.c_void_p, bool], bool]] = []
         hooks = [(_imported(hook), keywords) for hook, keywords in plants]
-        if any(getattr(hook, "watches_nodes", False) for hook, _ in hooks):
+        self.nodes = Nodes()
+        if watch or any(getattr(hook, "watches_nodes", False) for hook, _ in hooks):
             self._watch_nodes()
         self.llm = self._load(model_path, options)
         if chat_template is not None:
@@ -331,19 +333,12 @@ class TappedLlama:
         return response
 
     def _watch_nodes(self) -> None:
-        """Have every new context report its graph's nodes to `node_watchers` (only a planted defect needs it)."""
-
-        def report(tensor: ctypes.c_void_p, ask: bool, _: ctypes.c_void_p) -> bool:
-            wanted = [watcher(tensor, ask) for watcher in self.node_watchers]
-            return any(wanted) if ask else True
-
-        # Kept for as long as the context may call it.
-        self._report = low_level.ggml_backend_sched_eval_callback(report)
+        """Have every new context report its graph's nodes to `nodes`: a call for each, which is not for nothing."""
         make = low_level.llama_context_default_params
 
         def with_callback() -> Any:
             parameters = make()
-            parameters.cb_eval = self._report
+            parameters.cb_eval = self.nodes.callback
             return parameters
 
         low_level.llama_context_default_params = with_callback
