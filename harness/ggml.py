@@ -92,8 +92,9 @@ def bytes_of(tensor: Tensor) -> np.ndarray[Any, Any]:
 def rows_of(tensor: Tensor, tokens: int) -> np.ndarray[Any, Any] | None:
     """Return a writable view of an activation, `(tokens, features)`; None where its last dimension is no token."""
     array = data_of(tensor)
-    dims = [n for n in array.shape[:-1] if n != 1] or [1]
-    if dims[0] != tokens or not array.flags.c_contiguous:
+    outermost, outer, inner, _ = array.shape
+    of_tokens = outermost == 1 and (outer == tokens or (outer == 1 and inner == tokens))
+    if not of_tokens or not array.flags.c_contiguous:
         return None
     return array.reshape(tokens, -1)
 

@@ -38,6 +38,13 @@ class Row(NamedTuple):
 class Engine:
     """A model and a context.
 
+    Attributes:
+        nodes: Who watches its graph.
+        n_vocab: Tokens of the vocabulary.
+        n_layer: Layers of the model.
+        cells: Cells of the cache.
+        flash_attention: Whether attention is computed so.
+
     Args:
         path: The GGUF.
         n_ctx: Cells of the cache, over all sequences.
@@ -70,7 +77,6 @@ class Engine:
         self._model = low_level.llama_model_load_from_file(path.encode(), loading)
         if not self._model:
             raise OSError(f"llama.cpp does not load {path}")
-        self.n_ctx = n_ctx
         self._context: Any = None
         self._asked = {
             "n_ctx": n_ctx,
@@ -105,6 +111,8 @@ class Engine:
         if not self._context:
             raise OSError(f"llama.cpp makes no context with {settings}")
         self._memory = low_level.llama_get_memory(self._context)
+        self.cells = int(low_level.llama_n_ctx(self._context))
+        self.flash_attention = parameters.flash_attn_type == low_level.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self._weights: dict[str, Tensor] | None = None
         self._caches: dict[str, Tensor] = {}
 
@@ -183,14 +191,14 @@ class Engine:
     # What the graph is made of
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Return the model's tensors by name, as far as a decode uses them."""
+        """Return the model's tensors by name, as far as a decode uses them. The first call empties the cache."""
         if self._weights is None:
             self._discover()
         assert self._weights is not None
         return self._weights
 
     def caches(self) -> Mapping[str, Tensor]:
-        """Return the cache's tensors by name: `cache_k_l0`, `cache_v_l0`, ..."""
+        """Return the cache's tensors by name (`cache_k_l0`, `cache_v_l0`). The first call empties the cache."""
         if self._weights is None:
             self._discover()
         return self._caches

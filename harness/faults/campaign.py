@@ -1,0 +1,265 @@
+"""Many faults, one after the other or on many machines: drawn first, saved, resumable, none counted twice.
+
+A campaign is a folder: `manifest.json` holds what is run and every fault, `results.jsonl` a line for each that was run.
+What is in the manifest and not in the results is still to do. Two campaigns over one manifest can be compared fault by
+fault.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from harness.child import Child
+from harness.errors import UserError
+from harness.faults.fault import Fault, Injection, LeakError
+from harness.stage import StageFailedError
+from harness.values import Value
+from harness.worker import RemoteError, Worker
+
+MANIFEST, RESULTS = "manifest.json", "results.jsonl"
+_CHUNK: Final = 252
+"""Faults in one task: four batches of 63 and a control."""
+_PATIENCE: Final = 600.0
+_ATTEMPTS: Final = 3
+"""How often a task is given to the executor whose worker is lost."""
+
+
+class Setup(Value):
+    """What a campaign hurts.
+
+    Attributes:
+        path: The GGUF.
+        sha256: Its hash.
+        prompt: The ids that it is fed.
+        steps: How many ids are generated after the first.
+        rows: Sequences in one batch.
+        limit: The KL divergence in nats above which the check of distributions notices.
+        threads: How many threads compute.
+        context: Further fields of `llama_context_params`.
+    """
+
+    path: str
+    sha256: str
+    prompt: tuple[int, ...]
+    steps: int = 2
+    rows: int = 64
+    limit: float = 0.05
+    threads: int = 2
+    context: dict[str, int | float | bool] = {}  # noqa: RUF012 - pydantic copies it
+
+
+class Manifest(Value):
+    """A campaign before it is run.
+
+    Attributes:
+        version: Of this form.
+        model: The model's name.
+        engine: What identifies the engine.
+        setup: What is hurt.
+        seed: What the faults were drawn from.
+        kinds: Their kinds.
+        population: How many different faults of these kinds there are, where that is known.
+        faults: The faults.
+    """
+
+    version: int = 1
+    model: str
+    engine: dict[str, str]
+    setup: Setup
+    seed: int
+    kinds: tuple[str, ...]
+    population: int | None = None
+    faults: tuple[Fault, ...]
+
+
+def save(manifest: Manifest, folder: Path) -> None:
+    """Write a manifest into a new campaign's folder.
+
+    Raises:
+        UserError: there is a campaign already.
+    """
+    if (folder / MANIFEST).exists():
+        raise UserError(f"{folder} holds a campaign", "go on with it (--resume), or choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(exclude_defaults=True, indent=1), encoding="utf-8")
+
+
+def load(folder: Path) -> Manifest:
+    """Read a campaign's manifest.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{folder} holds no campaign ({MANIFEST})", "draw one: harness inject without --resume"
+        ) from error
+    except ValidationError as error:
+        where = ".".join(str(one) for one in error.errors()[0]["loc"])
+        raise UserError(
+            f"{folder / MANIFEST} is damaged at {where or 'its beginning'}", "draw the campaign anew"
+        ) from error
+
+
+def results(folder: Path, manifest: Manifest) -> dict[str, Injection]:
+    """Read what was run so far, by fault. A last line that a kill has cut is dropped.
+
+    Raises:
+        UserError: a line is damaged, or of a fault that the manifest does not have.
+    """
+    path = folder / RESULTS
+    if not path.exists():
+        return {}
+    known = {fault.id for fault in manifest.faults}
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        path.write_bytes(whole)
+    found: dict[str, Injection] = {}
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            one = Injection.model_validate_json(line)
+        except ValidationError as error:
+            raise UserError(f"{path}, line {number} is damaged", "remove that line: its fault is run again") from error
+        if one.fault not in known:
+            raise UserError(
+                f"{path}, line {number} is of a fault that is not in the manifest", "the two do not belong together"
+            )
+        found[one.fault] = one
+    return found
+
+
+def run(
+    folder: Path,
+    manifest: Manifest,
+    executor: Executor | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Injection]:
+    """Run what is left of a campaign, and return all that was run. Each task's results are on disk when it ends.
+
+    Args:
+        folder: The campaign's folder.
+        manifest: Its manifest.
+        executor: Where tasks are run; one child process of this machine if None. Its workers need the same file at the
+            same path.
+        progress: Called with how many faults were run by now.
+
+    Raises:
+        LeakError: an engine is not what it was after its faults were undone.
+        UserError: the folder's results are damaged.
+    """
+    done = results(folder, manifest)
+    setup = manifest.setup.model_dump(mode="json")
+    left = [fault for fault in manifest.faults if fault.id not in done]
+    tasks = [left[at : at + _CHUNK] for at in range(0, len(left), _CHUNK)]
+    if progress is not None:
+        progress(len(done))
+    with (folder / RESULTS).open("a", encoding="utf-8") as out:
+        for found in _executed(executor, setup, tasks):
+            for one in found:
+                # A worker that was taken for lost may answer after all.
+                if one.fault not in done:
+                    done[one.fault] = one
+                    out.write(one.model_dump_json(exclude_defaults=True) + "\n")
+            out.flush()
+            if progress is not None:
+                progress(len(done))
+    return done
+
+
+def _executed(
+    executor: Executor | None, setup: Mapping[str, Any], tasks: Sequence[Sequence[Fault]]
+) -> Iterator[list[Injection]]:
+    if executor is None:
+        with _Local(setup) as local:
+            yield from (local.inject(task) for task in tasks)
+        return
+    attempts = dict.fromkeys(range(len(tasks)), 0)
+    waiting: dict[Future[list[dict[str, Any]]], int] = {}
+
+    def submit(at: int) -> None:
+        attempts[at] += 1
+        sent = [fault.model_dump(mode="json") for fault in tasks[at]]
+        waiting[executor.submit(in_worker, json.dumps(setup, sort_keys=True), sent)] = at
+
+    for at in attempts:
+        submit(at)
+    while waiting:
+        for future in as_completed(list(waiting)):
+            at = waiting.pop(future)
+            try:
+                answer = future.result()
+            except Exception:
+                if attempts[at] >= _ATTEMPTS:
+                    raise
+                submit(at)
+                continue
+            yield [Injection.model_validate(one) for one in answer]
+
+
+class _Local:
+    """One child process with the engine, begun again when it dies."""
+
+    def __init__(self, setup: Mapping[str, Any]) -> None:
+        left = {name: value for name, value in setup.items() if name != "sha256"}
+        self.child = Child(Worker("harness.faults.subject:Subject", left, seconds=_PATIENCE))
+
+    def __enter__(self) -> _Local:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.child.close()
+
+    def inject(self, faults: Sequence[Fault]) -> list[Injection]:
+        """Run faults; where the engine dies of one, find which."""
+        try:
+            answer = self.child.call("inject", faults=[fault.model_dump(mode="json") for fault in faults])
+        except RemoteError as error:
+            if error.error == LeakError.__name__:
+                raise LeakError(error.message) from error
+            raise
+        except StageFailedError as failed:
+            if failed.failure.reason == "start":
+                raise UserError(f"the engine {failed.failure.describe()}") from failed
+            if len(faults) > 1:
+                middle = len(faults) // 2
+                return [*self.inject(faults[:middle]), *self.inject(faults[middle:])]
+            outcome: Any = "due_hang" if failed.failure.reason == "hang" else "due_crash"
+            return [Injection(fault=faults[0].id, outcome=outcome, reason=failed.failure.describe())]
+        return [Injection.model_validate(one) for one in answer]
+
+
+_ENGINES: dict[str, _Local] = {}
+_LOCK: Final = threading.Lock()
+
+
+def in_worker(setup: str, faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Run faults in a process of an executor, which keeps its engine for the tasks that follow."""
+    with _LOCK:
+        if setup not in _ENGINES:
+            _ENGINES[setup] = _Local(json.loads(setup))
+        found = _ENGINES[setup].inject([Fault.model_validate(one) for one in faults])
+    return [one.model_dump(mode="json") for one in found]
+
+
+def sites_of(setup: Setup) -> dict[str, Any]:
+    """Return everything that can be hurt in an engine; see `Subject.sites`.
+
+    Raises:
+        UserError: it does not start.
+    """
+    with _Local(setup.model_dump(mode="json")) as local:
+        try:
+            found: dict[str, Any] = local.child.call("sites")
+        except StageFailedError as failed:
+            raise UserError(f"the engine {failed.failure.describe()}") from failed
+        return found

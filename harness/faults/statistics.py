@@ -1,0 +1,78 @@
+"""Statistics of fault injection: how sure a share is, how many faults a margin takes, whether two arms differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+_NORMAL: Final = {0.9: 1.6448536269514722, 0.95: 1.959963984540054, 0.99: 2.5758293035489004}
+"""Two-sided quantiles of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its interval.
+
+    Attributes:
+        count: How many.
+        of: Of how many.
+        low: The lower end of the interval.
+        high: The upper end.
+    """
+
+    count: int
+    of: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The share; NaN of none."""
+        return self.count / self.of if self.of else math.nan
+
+
+def wilson(count: int, of: int, confidence: float = 0.95) -> Share:
+    """Return a share with Wilson's score interval (E. B. Wilson 1927, JASA 22, equation 4).
+
+    Args:
+        count: How many.
+        of: Of how many; of none the interval is everything.
+        confidence: 0.9, 0.95 or 0.99.
+    """
+    if of == 0:
+        return Share(0, 0, 0.0, 1.0)
+    z = _NORMAL[confidence]
+    share = count / of
+    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
+    half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return Share(count, of, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def sample_size(population: int, margin: float, confidence: float = 0.95, share: float = 0.5) -> int:
+    """Return how many faults have to be drawn from a population so that a share is known within a margin.
+
+    Source: R. Leveugle, A. Calvez, P. Maistri, P. Vanhauwaert, Statistical fault injection, DATE 2009, equation 1.
+
+    Args:
+        population: How many faults there are.
+        margin: Half of the interval's width, between 0 and 1.
+        confidence: 0.9, 0.95 or 0.99.
+        share: What is expected; 0.5 takes the most.
+    """
+    z = _NORMAL[confidence]
+    return math.ceil(population / (1 + margin**2 * (population - 1) / (z**2 * share * (1 - share))))
+
+
+def mcnemar(only_one: int, only_other: int) -> float:
+    """Return the two-sided p-value that two arms over the same faults are alike (McNemar's test, exact binomial).
+
+    Args:
+        only_one: Faults that do it in the first arm only.
+        only_other: Faults that do it in the second arm only.
+    """
+    differing = only_one + only_other
+    if differing == 0:
+        return 1.0
+    tail = sum(math.comb(differing, k) for k in range(min(only_one, only_other) + 1))
+    return min(1.0, float(2 * tail / 2**differing))
