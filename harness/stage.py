@@ -155,6 +155,23 @@ class Served(Protocol):
         """
 
 
+@runtime_checkable
+class Transparent(Protocol):
+    """An engine whose network can be looked into."""
+
+    def activations(self, ids: Sequence[int], names: Sequence[str]) -> Mapping[str, Any]:
+        """Feed ids to an empty context and return what nodes compute.
+
+        Args:
+            ids: The ids; no more than the engine computes at once.
+            names: llama.cpp's names of the nodes: `Qcur-3`, `l_out-3`, `result_norm`, ...
+
+        Returns:
+            By name float32 `(tokens, features)`; of a layer that is computed for the last token only, its one row.
+            A node that the engine does not have is missing.
+        """
+
+
 PROTOCOLS: Mapping[Stage, type] = {
     Stage.CLIENT: ClientStage,
     Stage.TEMPLATE: TemplateStage,

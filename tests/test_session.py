@@ -58,7 +58,7 @@ def test_each_planted_fault_is_convicted_at_its_stage_and_kind(project, engine):
 
 
 def test_defects_name_their_stage_and_kind():
-    assert {(d.id, d.stage.value, d.kind) for d in defects("llama-cpp-python")} == {
+    assert {(d.id, d.stage.value, d.kind) for d in defects("llama-cpp-python")} >= {
         ("tpl-generation-prompt-lost", "template", "integration"),
         ("tok-parse-special-ignored", "tokenization", "integration"),
         ("eng-rope-base", "inference", "engine"),

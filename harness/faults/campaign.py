@@ -27,6 +27,7 @@ MANIFEST, RESULTS = "manifest.json", "results.jsonl"
 _CHUNK: Final = 252
 """Faults in one task: four batches of 63 and a control."""
 _PATIENCE: Final = 600.0
+_SUBJECT: Final = "harness.faults.subject:Subject"
 _ATTEMPTS: Final = 3
 """How often a task is given to the executor whose worker is lost."""
 
@@ -211,7 +212,7 @@ class _Local:
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
         left = {name: value for name, value in setup.items() if name != "sha256"}
-        self.child = Child(Worker("harness.faults.subject:Subject", left, seconds=_PATIENCE))
+        self.child = Child(Worker(_SUBJECT, left, seconds=_PATIENCE))
 
     def __enter__(self) -> _Local:
         return self

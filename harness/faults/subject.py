@@ -71,7 +71,7 @@ class Subject:
         Returns:
             `activations`: by site its number of features; `weights`: by name the type, the number of blocks and the
             fields with their bits; `caches`: by name the elements and the bits of each; `n_layer`; `prompt`: its
-            length.
+            length; `engine`: what identifies it.
         """
         weights = {}
         for name, tensor in self._weights.items():
@@ -91,6 +91,7 @@ class Subject:
             "caches": caches,
             "n_layer": self._engine.n_layer,
             "prompt": len(self._prompt),
+            "engine": self._engine.identity(),
         }
 
     def clean(self) -> list[int]:

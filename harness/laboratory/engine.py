@@ -116,6 +116,14 @@ class Engine:
         self._weights: dict[str, Tensor] | None = None
         self._caches: dict[str, Tensor] = {}
 
+    def identity(self) -> dict[str, str]:
+        """Return version, processor features and the context's settings."""
+        import llama_cpp
+
+        system = low_level.llama_print_system_info().decode("utf-8", errors="replace").strip()
+        asked = {name: str(value) for name, value in self._asked.items()}
+        return {"llama-cpp-python": str(llama_cpp.__version__), "system": system, **asked}
+
     def close(self) -> None:
         """Free what it holds."""
         low_level.llama_batch_free(self._batch)

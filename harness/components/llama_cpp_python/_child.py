@@ -76,6 +76,7 @@ class LlamaChild:
         self._target = target
         self._model = model
         self._options = options
+        self._watch = False
         self._plants: list[tuple[str, Mapping[str, Any]]] = []
         self._child = self._made()
 
@@ -92,6 +93,12 @@ class LlamaChild:
         """Remove every planted defect; the next call starts a clean child."""
         self._plants.clear()
         self._restart()
+
+    def watch(self) -> None:
+        """Have the nodes of the graph be seen from now on, by a new child with what was planted in this one."""
+        if not self._watch:
+            self._watch = True
+            self._restart()
 
     def call(self, stage: Stage | None, method: str, **arguments: Any) -> Any:
         """Call a method of what it serves.
@@ -133,6 +140,7 @@ class LlamaChild:
                 "chat_template": self._model.chat_template,
                 "options": self._options.for_llama(),
                 "plants": self._plants,
+                "watch": self._watch,
             },
             seconds=self._options.seconds,
             memory=self._options.memory_bytes(),

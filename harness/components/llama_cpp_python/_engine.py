@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.components.llama_cpp_python._taps import Done, Plan, TappedLlama
+from harness.ggml import VIEWS, Tensor, Watcher, rows_of
 
 _GREETING = [{"role": "user", "content": "unused"}]
 
@@ -73,6 +74,26 @@ class Engine(TappedLlama):
             said = {"error": type(error).__name__, "message": str(error)}
             return {**self._all_seen(plan), "error": said}
         return {**self._all_seen(plan), "error": None, "reply": plan.answer}
+
+    def activations(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
+        """Feed ids to an empty context and return what these nodes compute, by name, `(tokens, features)` each.
+
+        A node that is computed in steps of one name counts with the last. The last layer may have the last token only.
+        """
+        wanted = frozenset(names)
+        found: dict[str, Any] = {}
+
+        def note(tensor: Tensor) -> None:
+            rows = next((rows for rows in (rows_of(tensor, len(ids)), rows_of(tensor, 1)) if rows is not None), None)
+            if rows is not None:
+                found[tensor.name.decode()] = rows.copy()
+
+        with self.nodes.watched(Watcher(lambda name, operator: name in wanted and operator not in VIEWS, after=note)):
+            self.llm.reset()
+            self.llm.eval(list(ids))
+        self.llm.reset()
+        self.nodes.check()
+        return found
 
     def _run(self, plan: Plan, body: Mapping[str, Any]) -> Plan:
         self.plan = plan
