@@ -67,6 +67,8 @@ class Manifest(Value):
         seed: What the faults were drawn from.
         kinds: Their kinds.
         population: How many different faults of these kinds there are, where that is known.
+        types: The `enum ggml_type` of the tensors that are hurt, by name, where they are known; a bit of a packed
+            weight has no meaning without.
         faults: The faults.
     """
 
@@ -77,6 +79,7 @@ class Manifest(Value):
     seed: int
     kinds: tuple[str, ...]
     population: int | None = None
+    types: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
     faults: tuple[Fault, ...]
 
 

@@ -84,6 +84,8 @@ def prepare(
         threads=threads,
     )
     sites = sites_of(setup)
+    faults = draw(sites, count, seed, wanted, phases, steps)
+    hurt = sorted({fault.site for fault in faults} & sites["weights"].keys())
     return Manifest(
         model=reference.name,
         engine=sites.pop("engine"),
@@ -91,7 +93,8 @@ def prepare(
         seed=seed,
         kinds=wanted,
         population=population(sites, wanted, phases, steps),
-        faults=draw(sites, count, seed, wanted, phases, steps),
+        types={name: sites["weights"][name]["type"] for name in hurt},
+        faults=faults,
     )
 
 

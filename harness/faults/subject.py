@@ -118,11 +118,16 @@ class Subject:
 
     # Runs
 
-    def _fed(self) -> Logits:
-        """Feed the prompt into an empty cache and return the last row of logits."""
+    def _fed(self, *, every_row: bool = False) -> Logits:
+        """Feed the prompt into an empty cache and return the last row of logits.
+
+        Args:
+            every_row: Have the last layer computed for every position, so that each can be hurt there.
+        """
         self._engine.clear()
         self._moment.phase, self._moment.start, self._moment.rows = "prefill", 0, len(self._prompt)
-        last: Logits = self._engine.prompt(self._prompt)[-1]
+        rows = [Row(token, at) for at, token in enumerate(self._prompt)]
+        last: Logits = self._engine.feed(rows, only_last=not every_row)[-1]
         return last
 
     def _again(self) -> Logits:
@@ -221,7 +226,7 @@ class Subject:
         if fault.phase in ("load", "prefill") and fault.kind != "cache-bit":
             with plant:
                 self._prompt_is_fed = False
-                return self._continued(self._fed())
+                return self._continued(self._fed(every_row=fault.phase == "prefill"))
         first = self._again()
         with plant:
             ids, logits = self._continued(first)
@@ -285,7 +290,7 @@ class Subject:
                 found[f"{tensor.name.decode()}/{operator}"] = rows.shape[1]
 
         with self._engine.nodes.watched(Watcher(lambda name, op: op not in VIEWS, after=note)):  # noqa: ARG005
-            self._fed()
+            self._fed(every_row=True)
         return found
 
 

@@ -132,8 +132,12 @@ class Engine:
 
     # Feeding
 
-    def feed(self, rows: Sequence[Row]) -> Logits:
+    def feed(self, rows: Sequence[Row], *, only_last: bool = False) -> Logits:
         """Decode a batch and return a copy of every row's logits, `(rows, n_vocab)`.
+
+        Args:
+            rows: The batch.
+            only_last: Have the logits of the last row alone computed, and its part of the last layer.
 
         Raises:
             RuntimeError: llama.cpp refuses the batch; the message holds its code.
@@ -142,7 +146,12 @@ class Engine:
         batch.n_tokens = len(rows)
         for at, row in enumerate(rows):
             ids = (row.sequence,) if isinstance(row.sequence, int) else row.sequence
-            batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.logits[at] = row.token, row.position, len(ids), 1
+            batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.logits[at] = (
+                row.token,
+                row.position,
+                len(ids),
+                not only_last or at == len(rows) - 1,
+            )
             for place, sequence in enumerate(ids):
                 batch.seq_id[at][place] = sequence
         code = low_level.llama_decode(self._context, batch)
@@ -150,7 +159,7 @@ class Engine:
         if code != 0:
             raise RuntimeError(f"llama_decode returned {code}")
         address = low_level.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(address, shape=(len(rows), self.n_vocab)).copy()
+        return np.ctypeslib.as_array(address, shape=(1 if only_last else len(rows), self.n_vocab)).copy()
 
     def prompt(self, ids: Sequence[int], sequence: int = 0, start: int = 0) -> Logits:
         """Feed ids to one sequence, in batches of what the context takes at once."""
