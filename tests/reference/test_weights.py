@@ -8,7 +8,9 @@ import pytest
 
 from harness.errors import ModelFileError
 from harness.reference import weights
-from harness.reference.weights import LlamaConfig, load_weights
+from harness.reference.architectures import ARCHITECTURES
+from harness.reference.model_config import ModelConfig
+from harness.reference.weights import load_weights
 
 # A head's width is given and is not n_embd / n_head, so that nothing can mistake one for the other.
 TINY_KEYS = {
@@ -77,16 +79,26 @@ def refusal(path: Path) -> str:
 def test_what_is_read(tmp_path):
     tensors = tiny_tensors()
     model = load_weights(write_gguf(tmp_path / "tiny.gguf", TINY_KEYS, tensors))
-    assert model.config == LlamaConfig(
+    assert model.config == ModelConfig(
+        architecture=ARCHITECTURES["llama"],
         n_layer=2,
         n_embd=12,
         n_ff=10,
         n_head=4,
         n_head_kv=2,
         head_dim=6,
+        attention_scale=6**-0.5,
+        windows=(0, 0),
         rope_dim=6,
         rope_base=500.0,
+        rope_scale=1.0,
+        rope_base_swa=10000.0,
+        rope_attn_factor=1.0,
+        n_ctx_orig=2048,
         rms_eps=pytest.approx(1e-3),
+        logit_softcap=0.0,
+        n_expert=0,
+        n_expert_used=0,
         n_vocab=11,
         n_ctx_train=2048,
     )
@@ -183,7 +195,7 @@ def test_senseless_value(tmp_path, key, value):
         ("llama.attention.clamp_kqv", 8.0),
         ("llama.attention.max_alibi_bias", 8.0),
         ("llama.attention.scale", 0.1),
-        ("llama.attention.sliding_window", 4096),
+        ("llama.attention.sliding_window_pattern", 6),
         ("llama.attn_logit_softcapping", 50.0),
         ("llama.final_logit_softcapping", 30.0),
         ("llama.logit_scale", 8.0),
@@ -204,6 +216,8 @@ def test_values_that_change_nothing_are_accepted(tmp_path):
         "llama.rope.scaling.factor": 1.0,
         "llama.attention.causal": True,
         "llama.expert_count": 0,
+        # What Mistral's first version declares and llama.cpp does not read.
+        "llama.attention.sliding_window": 4096,
         "llama.tensor_data_layout": "Meta AI original pth",
         "mradermacher.quantized_by": "somebody",
         "qwen2.logit_scale": 8.0,
@@ -213,9 +227,9 @@ def test_values_that_change_nothing_are_accepted(tmp_path):
 
 
 def test_other_architecture(tmp_path):
-    message = refusal(write_gguf(tmp_path / "tiny.gguf", TINY_KEYS, tiny_tensors(), architecture="qwen2"))
-    assert "general.architecture 'qwen2'" in message
-    assert "only 'llama'" in message
+    message = refusal(write_gguf(tmp_path / "tiny.gguf", TINY_KEYS, tiny_tensors(), architecture="gpt2"))
+    assert "general.architecture 'gpt2'" in message
+    assert "knows 'gemma3', 'llama', 'phi3', 'qwen2', 'qwen3', 'qwen3moe'" in message
 
 
 def test_part_of_a_split_model(tmp_path):

@@ -1,0 +1,50 @@
+"""Intermediate tensors under the names that llama.cpp's graphs give them with `cb(cur, "name", il)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from harness.reference.model_config import ModelConfig
+from harness.reference.weights import Array
+
+See = Callable[[str, Array], None]
+"""Takes a tensor `(positions, ...)` and its name, which lacks the number of the block."""
+
+
+def node_names(config: ModelConfig) -> tuple[str, ...]:
+    """Name the nodes of a model's graph that can be observed."""
+    inputs = ("embd", "inp_scaled") if config.architecture.scaled_embedding else ("embd",)
+    blocks = (f"{name}-{i}" for i in range(config.n_layer) for name in config.architecture.block_nodes)
+    return (*inputs, *blocks, "result_norm", "result_output")
+
+
+class Nodes:
+    """Collects the wanted tensors while a prompt goes through the graph in pieces.
+
+    Args:
+        wanted: Their names.
+    """
+
+    def __init__(self, wanted: Collection[str] = ()) -> None:
+        self._pieces: dict[str, list[Array]] = {name: [] for name in wanted}
+
+    def see(self, name: str, tensor: Array) -> None:
+        """Keep a copy of a tensor `(positions, ...)` if it is wanted."""
+        if name in self._pieces:
+            self._pieces[name].append(tensor.reshape(len(tensor), -1).copy())
+
+    def of_block(self, index: int) -> See:
+        """Return what sees the tensors of a block."""
+        if not self._pieces:
+            return _unseen
+        return lambda name, tensor: self.see(f"{name}-{index}", tensor)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return what was collected, `(positions, features)`."""
+        return {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
+
+
+def _unseen(_name: str, _tensor: Array) -> None:
+    """Nothing is wanted."""
