@@ -105,6 +105,7 @@ class Checked:
         traces: The traces, by case; empty unless they were to be kept.
         limit: The largest divergence that is noise, in nats; None where none was measured.
         parts: What ran, by component.
+        running: The stack, open until the next verdict is asked for.
     """
 
     verdict: Verdict
@@ -112,6 +113,7 @@ class Checked:
     traces: dict[str, Trace]
     limit: float | None
     parts: dict[str, str]
+    running: RunningStack
 
 
 def check(
@@ -174,6 +176,7 @@ def checked(
                 traces=traces,
                 limit=None if floor is None else floor.limit,
                 parts=identities(session.running),
+                running=session.running,
             )
 
 

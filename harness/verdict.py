@@ -76,6 +76,7 @@ class Finding(Value):
         difference: How the example differs.
         evidence: `isolated` (fed with golden input); of what shows only in the chain `stream` (only when streamed),
             `state` or `nondeterminism` (see the module).
+        location: Of an engine's wrong numbers, where in the network the first one is.
     """
 
     stage: Stage
@@ -85,6 +86,7 @@ class Finding(Value):
     example: str
     difference: Difference
     evidence: Evidence = "isolated"
+    location: str | None = None
 
 
 class StageVerdict(Value):

@@ -11,13 +11,14 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from harness.child import Child
-from harness.errors import UserError
+from harness.errors import MissingPackageError, UserError
 from harness.faults.fault import Fault, Injection, LeakError
 from harness.stage import StageFailedError
 from harness.values import Value
@@ -28,6 +29,7 @@ _CHUNK: Final = 252
 """Faults in one task: four batches of 63 and a control."""
 _PATIENCE: Final = 600.0
 _SUBJECT: Final = "harness.faults.subject:Subject"
+_CONNECTING: Final = "10s"
 _ATTEMPTS: Final = 3
 """How often a task is given to the executor whose worker is lost."""
 
@@ -253,6 +255,30 @@ def in_worker(setup: str, faults: Sequence[Mapping[str, Any]]) -> list[dict[str,
             _ENGINES[setup] = _Local(json.loads(setup))
         found = _ENGINES[setup].inject([Fault.model_validate(one) for one in faults])
     return [one.model_dump(mode="json") for one in found]
+
+
+@contextmanager
+def executor_at(scheduler: str | None) -> Iterator[Executor | None]:
+    """Connect to a dask cluster, for as long as the context is open; None where no scheduler is named.
+
+    Raises:
+        MissingPackageError: dask.distributed is not installed.
+        UserError: nothing answers at the address.
+    """
+    if scheduler is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingPackageError("running on a cluster", "distributed", "cluster") from error
+    try:
+        client = Client(scheduler, timeout=_CONNECTING)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no scheduler answers at {scheduler}", "start one: dask scheduler") from error
+    with client:
+        # Each task needs a whole engine: one at a time in every worker, which keeps it for the next.
+        yield client.get_executor(pure=False)
 
 
 def sites_of(setup: Setup) -> dict[str, Any]:

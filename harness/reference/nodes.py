@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -44,6 +44,30 @@ class Nodes:
     def tensors(self) -> dict[str, Array]:
         """Return what was collected, `(positions, features)`."""
         return {name: np.concatenate(pieces) for name, pieces in self._pieces.items()}
+
+
+class Given:
+    """Puts an engine's tensors in the place of the oracle's, and keeps what the oracle had there.
+
+    Args:
+        tensors: The engine's, `(positions, features)`, or their last positions only.
+    """
+
+    def __init__(self, tensors: Mapping[str, Array]) -> None:
+        self._tensors = tensors
+        self.expected: dict[str, Array] = {}
+
+    def see(self, name: str, tensor: Array) -> None:
+        """Keep a copy of a tensor `(positions, ...)` that the engine shows, and overwrite it with the engine's."""
+        given = self._tensors.get(name)
+        if given is not None:
+            rows = tensor[len(tensor) - len(given) :]
+            self.expected[name] = rows.reshape(len(given), -1).copy()
+            rows[...] = given.reshape(rows.shape)
+
+    def of_block(self, index: int) -> See:
+        """Return what sees the tensors of a block."""
+        return lambda name, tensor: self.see(f"{name}-{index}", tensor)
 
 
 def _unseen(_name: str, _tensor: Array) -> None:

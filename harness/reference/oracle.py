@@ -7,7 +7,7 @@ formulas' sources stand in `operations`.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from harness.errors import UserError, unknown_name
 from harness.reference.model_config import ModelConfig
-from harness.reference.nodes import Nodes, See, node_names
+from harness.reference.nodes import Given, Nodes, See, node_names
 from harness.reference.operations import (
     ACTIVATIONS,
     attention,
@@ -162,7 +162,30 @@ class Session:
         self._run(ids, last, seen)
         return seen.tensors()
 
-    def _run(self, ids: Sequence[int], last: int | None, nodes: Nodes) -> Array:
+    def replay(self, ids: Sequence[int], tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Append tokens and compute each node from an engine's own tensors before it.
+
+        An error of the engine then shows where it is made and nowhere after: what follows is computed from the wrong
+        tensor, as the engine has done.
+
+        Args:
+            ids: The tokens; at most 512.
+            tensors: The engine's, by names out of `Oracle.node_names`, `(positions, features)` or their last positions.
+
+        Returns:
+            What each of them should have been, in the order of the graph and in the same shape.
+
+        Raises:
+            UserError: as `feed`.
+            ValueError: more ids than go through in one piece.
+        """
+        if len(ids) > _BATCH:
+            raise ValueError(f"{len(ids)} ids do not go through in one piece of {_BATCH}")
+        given = Given(tensors)
+        self._run(ids, None, given)
+        return given.expected
+
+    def _run(self, ids: Sequence[int], last: int | None, nodes: Nodes | Given) -> Array:
         config = self._weights.config
         tokens = self._checked(ids)
         wanted = len(tokens) if last is None else last
@@ -204,7 +227,7 @@ class Session:
             grown[..., : self._length, :] = self._cache[..., : self._length, :]
             self._cache = grown
 
-    def _blocks(self, tokens: npt.NDArray[np.int64], nodes: Nodes) -> Array:
+    def _blocks(self, tokens: npt.NDArray[np.int64], nodes: Nodes | Given) -> Array:
         """Run all blocks over the tokens, cache their keys and values; returns `(positions, n_embd)`."""
         config = self._weights.config
         places = range(self._length, self._length + len(tokens))

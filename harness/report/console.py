@@ -110,6 +110,8 @@ def finding_block(finding: Finding, cases: int) -> RenderableType:
     more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
     where = f"in {len(finding.cases)} of {_cases(cases)}: {listed}{more}"
     shown: list[RenderableType] = [head, _indented(where)]
+    if finding.location is not None:
+        shown.append(_indented(visible(finding.location)))
     if finding.difference.hunks:
         shown.append(_indented(f"case {finding.example}:"))
     shown += [_hunk(hunk) for hunk in finding.difference.hunks[:_HUNKS]]

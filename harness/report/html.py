@@ -155,6 +155,7 @@ def _finding(finding: Finding, links: Mapping[str, str]) -> dict[str, Any]:
         "kind": finding.kind,
         "evidence": "" if finding.evidence == "isolated" else finding.evidence,
         "summary": visible(shorten(finding.summary, _LONGEST)),
+        "location": visible(finding.location or ""),
         "count": len(finding.cases),
         "cases": [(visible(case), links.get(case)) for case in finding.cases[:_LINKS]],
         "example": visible(finding.example),

@@ -90,6 +90,8 @@ def _finding(finding: Finding, cases: int) -> Iterator[str]:
     named = ", ".join(code(case) for case in finding.cases[:_CASES])
     more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
     yield f"In {len(finding.cases)} of {_number(cases, 'case')}: {named}{more}"
+    if finding.location is not None:
+        yield code(finding.location)
     if finding.difference.hunks:
         yield f"How, in {code(finding.example)}:"
         yield fence(diff_lines(finding.difference, _PLACES), "diff")

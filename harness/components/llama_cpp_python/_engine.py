@@ -6,9 +6,13 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from harness.components.llama_cpp_python._taps import Done, Plan, TappedLlama
 from harness.ggml import VIEWS, Tensor, Watcher, rows_of
 
+_INPUT = "embd"
+"""The first node of a graph: a row for each token of the batch."""
 _GREETING = [{"role": "user", "content": "unused"}]
 
 
@@ -80,20 +84,30 @@ class Engine(TappedLlama):
 
         A node that is computed in steps of one name counts with the last. The last layer may have the last token only.
         """
-        wanted = frozenset(names)
-        found: dict[str, Any] = {}
+        wanted = {_INPUT, *names}
+        found: dict[str, list[Any]] = {}
+        seen: dict[str, Any] = {}
+        tokens = 0
 
         def note(tensor: Tensor) -> None:
-            rows = next((rows for rows in (rows_of(tensor, len(ids)), rows_of(tensor, 1)) if rows is not None), None)
+            nonlocal tokens
+            name = tensor.name.decode()
+            if name == _INPUT:
+                # The engine may take the ids in several batches; each begins here.
+                _add(found, seen, tokens)
+                tokens = int(tensor.ne[1])
+            one = tensor.ne[1] == tensor.ne[2] == 1
+            rows = rows_of(tensor, 1 if one else tokens)
             if rows is not None:
-                found[tensor.name.decode()] = rows.copy()
+                seen[name] = rows.copy()
 
         with self.nodes.watched(Watcher(lambda name, operator: name in wanted and operator not in VIEWS, after=note)):
             self.llm.reset()
             self.llm.eval(list(ids))
         self.llm.reset()
         self.nodes.check()
-        return found
+        _add(found, seen, tokens)
+        return {name: np.concatenate(found[name]) for name in names if name in found}
 
     def _run(self, plan: Plan, body: Mapping[str, Any]) -> Plan:
         self.plan = plan
@@ -101,6 +115,16 @@ class Engine(TappedLlama):
             answer: Any = self.llm.create_chat_completion(**body)
             plan.answer = answer if isinstance(answer, dict) else list(answer)
         return plan
+
+
+def _add(found: dict[str, list[Any]], seen: dict[str, Any], tokens: int) -> None:
+    """Add what the nodes of a batch computed; what was computed for its last token only stands for the last batch."""
+    for name, rows in seen.items():
+        if len(rows) == tokens:
+            found.setdefault(name, []).append(rows)
+        else:
+            found[name] = [rows]
+    seen.clear()
 
 
 def _body(messages: Sequence[Any], tools: Sequence[Any] | None, tool_choice: Any) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""Commands about the engine itself: inject."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.shared import (
+    CLEAN,
+    UNJUDGED,
+    As,
+    Format,
+    Html,
+    Markdown,
+    Model,
+    Where,
+    console,
+    progress_line,
+    project_at,
+)
+from harness.errors import UserError
+
+
+def inject(
+    stack: Annotated[str, typer.Argument(help="A stack whose inference is llama-cpp-python's.")],
+    out: Annotated[Path, typer.Option("--out", help="The campaign's folder: its manifest and its results.")],
+    count: Annotated[int, typer.Option("--count", min=1, help="How many faults.")] = 1000,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", help="A kind of fault, or activation, weight, operator, cache, logits; may be repeated."
+        ),
+    ] = None,
+    phase: Annotated[
+        list[str] | None,
+        typer.Option("--phase", help="When activations are hurt: prefill, first, decode; may be repeated."),
+    ] = None,
+    case: Annotated[str, typer.Option("--case", help="The case whose prompt is fed.")] = "several-turns",
+    model: Model = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same faults.")] = 0,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Ids that are generated after the first.")] = 2,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that compute.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the campaign in the folder.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Run on a dask cluster with this scheduler.")
+    ] = None,
+    html: Html = None,
+    markdown: Markdown = None,
+    plots: Annotated[Path | None, typer.Option("--plots", help="Write the plots as PNG into this folder.")] = None,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Inject faults into the engine, and report what came of them and which check would have noticed."""
+    from harness.faults import campaign
+    from harness.faults.fault import LeakError
+    from harness.faults.prepare import PHASES, prepare
+    from harness.faults.summary import summarize
+    from harness.report import machine
+    from harness.report.campaign.console import print_campaign
+
+    _check_outputs(html, markdown)
+    if resume:
+        manifest = campaign.load(out)
+    else:
+        if (out / campaign.MANIFEST).exists():
+            raise UserError(f"{out} holds a campaign", "go on with it (--resume), or choose another folder")
+        manifest = prepare(
+            project_at(project),
+            stack,
+            model,
+            case,
+            count=count,
+            seed=seed,
+            kinds=kind or ("activation-bit",),
+            phases=tuple(phase or PHASES[1:]),  # type: ignore[arg-type]
+            steps=steps,
+            threads=threads,
+        )
+        campaign.save(manifest, out)
+    total = len(manifest.faults)
+    try:
+        with progress_line() as progress, campaign.executor_at(scheduler) as executor:
+            found = campaign.run(out, manifest, executor, lambda done: progress("faults", done, total))
+    except LeakError as leak:
+        print(f"harness: the engine was not what it was after its faults were undone: {leak}", file=sys.stderr)
+        raise typer.Exit(UNJUDGED) from None
+    summary = summarize(manifest, found)
+    _write(summary, html, markdown, plots)
+    if form is Format.JSON:
+        print(machine.to_json(machine.INJECT, exit_status=CLEAN, summary=summary))
+    else:
+        print_campaign(console(), summary)
+
+
+def _check_outputs(*files: Path | None) -> None:
+    for path in files:
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise UserError(f"no file can be written at {path}", "name a file in a folder that exists")
+
+
+def _write(summary: Any, html: Path | None, markdown: Path | None, plots: Path | None) -> None:
+    from harness.golden import write_file
+
+    if html is not None:
+        from harness.report.campaign.html import to_html
+
+        write_file(html, to_html(summary).encode("utf-8"))
+    if markdown is not None:
+        from harness.report.campaign.markdown import to_markdown
+
+        write_file(markdown, to_markdown(summary).encode("utf-8"))
+    if plots is not None:
+        from harness.report.campaign.plots import to_pngs
+
+        plots.mkdir(parents=True, exist_ok=True)
+        for name, data in to_pngs(summary).items():
+            write_file(plots / name, data)

@@ -1,0 +1,125 @@
+"""Commands about what stacks are held against, and the demonstration: record, doctor, probes, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.shared import CLEAN, CONVICTED, As, Format, Where, console, progress_line, project_at
+
+if TYPE_CHECKING:
+    pass
+
+
+def record(
+    model: Annotated[str, typer.Argument(help="A model of stacks/models.toml.")],
+    approve: Annotated[
+        list[str] | None, typer.Option("--approve", help="Write changes of this kind: new, changed or stale.")
+    ] = None,
+    noise: Annotated[
+        str | None, typer.Option("--noise", metavar="STACK", help="Measure the noise floor on this healthy stack.")
+    ] = None,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Create or update goldens. Without --approve nothing is written; the status tells whether anything would be."""
+    from harness.errors import MissingPackageError, unknown_name
+    from harness.report import machine
+    from harness.report.console import print_recording
+    from harness.session import record_noise
+    from harness.stack import load_stack, resolve_model
+
+    place = project_at(project)
+    if noise is not None:
+        from harness.locate import record_nodes
+
+        with progress_line() as progress:
+            measured = record_noise(place, load_stack(place, noise), model, progress)
+            nodes = record_nodes(place, load_stack(place, noise), model, progress)
+        print(machine.to_json(machine.RECORD, model=model, noise=measured, nodes=nodes))
+        return
+    try:
+        from harness.record import Change, Recording
+    except ImportError as error:
+        raise MissingPackageError("recording goldens", str(error.name), "reference") from error
+    kinds = [change.value for change in Change if change is not Change.UNCHANGED]
+    for kind in approve or ():
+        if kind not in kinds:
+            raise unknown_name("kind of change", kind, kinds)
+    recording = Recording(place, resolve_model(place, model), frozenset(Change(kind) for kind in approve or ()))
+    with progress_line() as progress:
+        for done, recorded in enumerate(recording.run()):
+            progress(f"{model} {recorded.case}: {recorded.change}", done, done + 1)
+    left = [one for one in recording.results if one.change is not Change.UNCHANGED and not one.written]
+    status = CONVICTED if left else CLEAN
+    if form is Format.JSON:
+        cases = [vars(one) for one in recording.results]
+        print(machine.to_json(machine.RECORD, exit_status=status, model=model, cases=cases))
+    else:
+        print_recording(console(), model, recording.results)
+    raise typer.Exit(status)
+
+
+def doctor(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", help="A model's name, or a GGUF file.")],
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Examine a model file and this machine."""
+    from harness.doctor import examine, examine_machine
+    from harness.report import machine
+    from harness.report.console import print_diagnosis
+    from harness.stack import find_model_file
+
+    path = find_model_file(project_at(project), model)
+    found = [examine(path), examine_machine()]
+    status = CONVICTED if any(diagnosis.worst == "bad" for diagnosis in found) else CLEAN
+    if form is Format.JSON:
+        print(machine.to_json(machine.DOCTOR, exit_status=status, diagnoses=found))
+    else:
+        for diagnosis in found:
+            print_diagnosis(console(), diagnosis)
+    raise typer.Exit(status)
+
+
+def probes(
+    model: Annotated[str, typer.Argument(help="A model of stacks/models.toml.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write replay.gguf and fingerprint.gguf.")],
+    context: Annotated[int, typer.Option("--context", min=16, help="The most positions; the server's context.")] = 2048,
+    project: Where = None,
+) -> None:
+    """Write the two model files that make a server of your own transparent; see stacks/ollama.toml for their use."""
+    from harness.probes import write_probes
+    from harness.stack import resolve_model
+
+    for path in write_probes(resolve_model(project_at(project), model), folder, context):
+        print(path)
+
+
+def demo(form: As = Format.TEXT) -> None:
+    """Plant three faults in the real stack and show each verdict."""
+    from harness.demo import demo as run_demo
+    from harness.report import machine
+    from harness.report.console import print_scene
+
+    scenes = []
+    with progress_line() as progress:
+        for scene in run_demo(project_at(None), progress):
+            scenes.append(scene)
+            progress.clear()
+            if form is Format.TEXT:
+                print_scene(console(), scene.defect.id if scene.defect else "", _sentence(scene), scene.verdict)
+    status = CLEAN if all(scene.right for scene in scenes) else CONVICTED
+    if form is Format.JSON:
+        content = [
+            {"planted": scene.defect.id if scene.defect else None, "verdict": scene.verdict.model_dump(mode="json")}
+            for scene in scenes
+        ]
+        print(machine.to_json(machine.DEMO, exit_status=status, scenes=content))
+    raise typer.Exit(status)
+
+
+def _sentence(scene: Any) -> str:
+    return scene.defect.sentence if scene.defect else "Nothing is planted: the healthy stack."

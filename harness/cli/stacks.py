@@ -1,0 +1,209 @@
+"""Commands that run stacks: list, check, diff, trace."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.shared import (
+    CLEAN,
+    CONVICTED,
+    UNJUDGED,
+    As,
+    Cases,
+    Format,
+    Html,
+    Junit,
+    Markdown,
+    Outputs,
+    Sarif,
+    Where,
+    command_line,
+    console,
+    progress_line,
+    project_at,
+)
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.project import Project
+
+
+def stacks(project: Where = None, form: As = Format.TEXT) -> None:
+    """List stacks, components, models and cases, and what is missing."""
+    from harness.overview import overview
+    from harness.report import machine
+    from harness.report.console import print_overview
+
+    found = overview(project_at(project))
+    if form is Format.JSON:
+        print(machine.to_json(machine.STACKS, **found.model_dump(mode="json")))
+    else:
+        print_overview(console(), found)
+
+
+def check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="STACK", help="Stacks; all without one.")] = None,
+    case: Cases = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be repeated.")] = None,
+    save: Annotated[Path | None, typer.Option("--save", help="Keep every trace in this folder.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where any case was unobserved.")] = False,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Hold stacks against their goldens and print a verdict."""
+    from harness.compare.outcome import Outcome
+    from harness.report import machine
+    from harness.report.console import print_verdicts
+    from harness.report.sheet import sheet_of_check
+    from harness.session import checked as run_check
+
+    place = project_at(project)
+    outputs = Outputs(html, markdown, junit, sarif)
+    verdicts: list[Any] = []
+    sheets = []
+    with progress_line() as progress:
+        for stack in _stacks(place, names or ()):
+            wanted = bool(outputs.wanted)
+            for seen in run_check(place, stack, case or (), model or (), progress, save, keep=wanted):
+                # While the stack is still open: where in the network does it go wrong?
+                checked = _located(place, seen)
+                verdicts.append(checked.verdict)
+                if outputs.wanted:
+                    sheets.append(sheet_of_check(checked, command_line()))
+                progress.clear()
+                if form is Format.TEXT:
+                    print_verdicts(console(), [checked.verdict])
+    outputs.write(sheets)
+    if not verdicts:
+        raise UserError("none of these cases is asked of these models", "harness stacks lists both")
+    statuses = {verdict.status for verdict in verdicts}
+    unseen = any(result.isolated.outcome is Outcome.UNOBSERVED for v in verdicts for result in v.results)
+    unjudged = "unjudged" in statuses or (strict and unseen)
+    status = CONVICTED if "convicted" in statuses else UNJUDGED if unjudged else CLEAN
+    if form is Format.JSON:
+        print(machine.to_json(machine.CHECK, exit_status=status, verdicts=verdicts))
+    raise typer.Exit(status)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="STACK_A", help="The stack that the other is held against.")],
+    b: Annotated[str, typer.Argument(metavar="STACK_B", help="The other stack.")],
+    case: Cases = None,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be repeated.")] = None,
+    other_model: Annotated[
+        str | None, typer.Option("--other-model", help="Another model for STACK_B; different answers are then natural.")
+    ] = None,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Hold two stacks against each other, and name the stage that makes the difference."""
+    from harness.diff import diff as run_diff
+    from harness.report import machine
+    from harness.report.console import print_diff
+    from harness.report.sheet import sheet_of_diff
+    from harness.stack import load_stack
+
+    place = project_at(project)
+    outputs = Outputs(html, markdown, junit, sarif)
+    found = []
+    with progress_line() as progress:
+        first, second = load_stack(place, a), load_stack(place, b)
+        for compared in run_diff(place, first, second, case or (), model or (), other_model, progress):
+            found.append(compared)
+            progress.clear()
+            if form is Format.TEXT:
+                print_diff(console(), compared.diff)
+    if not found:
+        raise UserError("none of these cases is asked of these models", "harness stacks lists both")
+    outputs.write([sheet_of_diff(compared, command_line()) for compared in found])
+    statuses = {compared.diff.status for compared in found}
+    status = CONVICTED if "different" in statuses else UNJUDGED if "unjudged" in statuses else CLEAN
+    if form is Format.JSON:
+        print(machine.to_json(machine.DIFF, exit_status=status, diffs=[compared.diff for compared in found]))
+    raise typer.Exit(status)
+
+
+def trace(
+    stack: Annotated[str, typer.Argument(metavar="STACK_OR_URL", help="A stack, or a server's address.")],
+    case: Annotated[str, typer.Argument(help="A case.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="A model of stacks/models.toml; of an address, the name to ask for.")
+    ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Ask for a stream.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop before inference; needs no weights.")] = False,
+    key: Annotated[
+        str | None,
+        typer.Option("--api-key-variable", metavar="NAME", help="The environment variable with an address's API key."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="An address's family: llama-server, ollama, lm-studio or generic; else tried."),
+    ] = None,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Show what every stage of a stack makes of a case; of a server's address, what it sends to its model."""
+    from harness.adhoc import is_address, observe_address
+    from harness.golden import load_case
+    from harness.report import machine
+    from harness.report.console import render_observation
+    from harness.session import observe
+    from harness.stack import load_stack
+
+    place = project_at(project)
+    asked = load_case(place, case)
+    if is_address(stack):
+        found = observe_address(
+            stack, asked, key_variable=key, profile=profile, model=model, stream=stream, dry_run=dry_run
+        )
+    elif key or profile:
+        raise UserError("--api-key-variable and --profile are of an address; a stack's file sets its own")
+    else:
+        found = observe(place, load_stack(place, stack), asked, model, stream=stream, dry_run=dry_run)
+    if form is Format.JSON:
+        print(machine.to_json(machine.TRACE, stack=stack, case=case, observation=found))
+    else:
+        console().print(render_observation(found))
+
+
+def _located(place: Project, seen: Any) -> Any:
+    from harness.stage import Stage
+
+    if all(finding.stage is not Stage.INFERENCE for finding in seen.verdict.findings):
+        return seen
+    from harness.locate import Locator
+
+    return replace(seen, verdict=Locator(place).verdict(seen.verdict, seen.running, seen.goldens))
+
+
+def _stacks(place: Project, names: Sequence[str]) -> Iterator[Any]:
+    """Yield the stacks that are named; without a name those that can run here, and say which are left out."""
+    from harness.errors import MissingPackageError
+    from harness.stack import load_component, load_stack, stack_names
+
+    for name in names or stack_names(place):
+        stack = load_stack(place, name)
+        if not names:
+            try:
+                if stack.named_only:
+                    raise UserError("it is checked only when it is named", f"harness check {name}")
+                for component in stack.components:
+                    load_component(component)
+            except (MissingPackageError, UserError) as error:
+                print(f"harness: left out: stack {name!r}: {error}", file=sys.stderr)
+                continue
+        yield stack
