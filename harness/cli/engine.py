@@ -57,7 +57,7 @@ def inject(
     from harness.faults import campaign
     from harness.faults.fault import LeakError
     from harness.faults.prepare import PHASES, prepare
-    from harness.faults.summary import summarize
+    from harness.faults.summary import summarise
     from harness.report import machine
     from harness.report.campaign.console import print_campaign
 
@@ -87,7 +87,7 @@ def inject(
     except LeakError as leak:
         print(f"harness: the engine was not what it was after its faults were undone: {leak}", file=sys.stderr)
         raise typer.Exit(UNJUDGED) from None
-    summary = summarize(manifest, found)
+    summary = summarise(manifest, found)
     _write(summary, html, markdown, plots)
     if form is Format.JSON:
         print(machine.to_json(machine.INJECT, exit_status=CLEAN, summary=summary))

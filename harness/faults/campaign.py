@@ -7,6 +7,7 @@ fault.
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -269,11 +270,11 @@ def executor_at(scheduler: str | None) -> Iterator[Executor | None]:
         yield None
         return
     try:
-        from distributed import Client
+        distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise MissingPackageError("running on a cluster", "distributed", "cluster") from error
     try:
-        client = Client(scheduler, timeout=_CONNECTING)
+        client = distributed.Client(scheduler, timeout=_CONNECTING)
     except (OSError, ValueError) as error:
         raise UserError(f"no scheduler answers at {scheduler}", "start one: dask scheduler") from error
     with client:

@@ -64,6 +64,21 @@ def sample_size(population: int, margin: float, confidence: float = 0.95, share:
     return math.ceil(population / (1 + margin**2 * (population - 1) / (z**2 * share * (1 - share))))
 
 
+def margin(population: int | None, count: int, confidence: float = 0.95, share: float = 0.5) -> float:
+    """Return the margin within which a number of faults makes a share known: `sample_size`, solved for it.
+
+    Args:
+        population: How many faults there are; None where they are too many to matter.
+        count: How many were drawn; of none the margin is 1.
+        confidence: 0.9, 0.95 or 0.99.
+        share: What is expected; 0.5 is the worst.
+    """
+    if count == 0:
+        return 1.0
+    left = 1.0 if population is None or population <= 1 else max(0.0, (population - count) / (population - 1))
+    return min(1.0, _NORMAL[confidence] * math.sqrt(share * (1 - share) / count * left))
+
+
 def mcnemar(only_one: int, only_other: int) -> float:
     """Return the two-sided p-value that two arms over the same faults are alike (McNemar's test, exact binomial).
 

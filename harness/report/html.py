@@ -70,15 +70,15 @@ def to_html(sheets: Sequence[Sheet]) -> str:
     Args:
         sheets: What to show, one a model.
     """
-    script = _asset("page.js")
+    script = asset("page.js")
     data, left_out = embedded(sheets)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_asset))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(asset))
     plots = _Plots()
     return environment.get_template("page.html").render(
         sheets=[_sheet(f"s{at}", sheet, plots) for at, sheet in enumerate(sheets)],
         outcomes=[str(outcome) for outcome in Outcome],
         legend=[(str(outcome), sign) for outcome, sign in SIGNS.items()],
-        style=Markup(_asset("page.css")),  # noqa: S704  # ours
+        style=Markup(asset("page.css")),  # noqa: S704  # ours
         script=Markup(script),  # noqa: S704  # ours
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         data=Markup(data),  # noqa: S704  # made harmless
@@ -87,7 +87,8 @@ def to_html(sheets: Sequence[Sheet]) -> str:
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return a file of the folder `page`."""
     return files("harness.report").joinpath("page", name).read_text(encoding="utf-8")
 
 

@@ -37,7 +37,11 @@ def to_markdown(sheets: Sequence[Sheet]) -> str:
     Args:
         sheets: What to show, one a model.
     """
-    blocks = [block for part in (_head, _findings, _rest, _details) for sheet in sheets for block in part(sheet)]
+    return fitted([block for part in (_head, _findings, _rest, _details) for sheet in sheets for block in part(sheet)])
+
+
+def fitted(blocks: Sequence[str]) -> str:
+    """Return blocks as one comment. What goes beyond GitHub's limit is left out from the end, and that is said."""
     kept: list[str] = []
     length = 0
     for block in blocks:

@@ -6,18 +6,15 @@ No text of a model or a user is ever drawn.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from io import StringIO
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from harness.report.drawing import PAGE, settings, to_svg
 from harness.values import Distributions
 
 _TOP = 5
@@ -27,37 +24,6 @@ _FEWEST = 8
 """Positions that there is room for at least, so that a single one is no beam."""
 _FLOOR = 1e-6
 """The smallest divergence that is drawn as itself; the axis is logarithmic."""
-# Colours that stand for a style of the page, replaced in the finished drawing.
-_INK, _FAINT, _EXPECTED, _OBSERVED, _LIMIT = "#010101", "#020202", "#030303", "#040404", "#050505"
-_STYLES = {
-    _INK: "currentColor",
-    _FAINT: "var(--line)",
-    _EXPECTED: "var(--expected)",
-    _OBSERVED: "var(--observed)",
-    _LIMIT: "var(--limit)",
-}
-_SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "path.simplify": True,
-    "font.size": 8,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.linewidth": 0.8,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-}
 
 
 def case_plot(
@@ -79,17 +45,17 @@ def case_plot(
     positions = min(len(divergence), len(expected), len(observed))
     start = _window(divergence, limit, positions)
     shown = range(start, min(start + _MOST, positions))
-    with rc_context({**_SETTINGS, "svg.hashsalt": name}):
+    with rc_context(settings(PAGE, name)):
         figure = Figure(figsize=(4, 2.8))
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for side, colour, offset in ((expected, _EXPECTED, -0.2), (observed, _OBSERVED, 0.2)):
+        for side, colour, offset in ((expected, PAGE.expected, -0.2), (observed, PAGE.observed, 0.2)):
             _ladder(upper, side, shown, offset, colour)
         upper.set_ylabel(f"log p, top {_TOP}")
         _bars(lower, [divergence[at] for at in shown], list(shown), limit)
         lower.set_xlabel("generated position")
         lower.set_xlim(start - 0.6, max(shown[-1], start + _FEWEST - 1) + 0.6)
         figure.subplots_adjust(left=0.15, right=0.99, top=0.97, bottom=0.15, hspace=0.14)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def summary_plot(worst: Sequence[float | None], limit: float | None, name: str) -> str:
@@ -100,14 +66,14 @@ def summary_plot(worst: Sequence[float | None], limit: float | None, name: str) 
         limit: The largest divergence that is noise.
         name: What tells this plot from every other one of the page.
     """
-    with rc_context({**_SETTINGS, "svg.hashsalt": name}):
+    with rc_context(settings(PAGE, name)):
         figure = Figure(figsize=(4, 1.5))
         axes = figure.subplots()
         _bars(axes, worst, list(range(1, len(worst) + 1)), limit)
         axes.set_xlabel("case, in the order below")
         axes.set_xlim(0.4, max(len(worst), _FEWEST) + 0.6)
         figure.subplots_adjust(left=0.15, right=0.99, top=0.95, bottom=0.27)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def _window(divergence: Sequence[float | None], limit: float | None, positions: int) -> int:
@@ -136,7 +102,7 @@ def _bars(axes: Axes, values: Sequence[float | None], at: Sequence[int], limit: 
     high = max([*finite, limit or 0.0, low * 10]) * 3
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    for bad, colour in ((False, _EXPECTED), (True, _OBSERVED)):
+    for bad, colour in ((False, PAGE.expected), (True, PAGE.observed)):
         pairs = zip(at, values, strict=True)
         own = [(x, max(kl, _FLOOR)) for x, kl in pairs if kl is not None and _beyond(kl, limit) == bad]
         stems = _interleaved([x for x, _ in own]), [y for _, top in own for y in (low, top, math.nan)]
@@ -145,7 +111,7 @@ def _bars(axes: Axes, values: Sequence[float | None], at: Sequence[int], limit: 
             heads = _interleaved([x for x, _ in own], 0.3), [y for _, top in own for y in (top, top, math.nan)]
             axes.plot(*heads, color=colour, linewidth=1.6, solid_capstyle="butt")
     if limit is not None:
-        axes.axhline(limit, color=_LIMIT, linewidth=1, linestyle=(0, (4, 2)))
+        axes.axhline(limit, color=PAGE.limit, linewidth=1, linestyle=(0, (4, 2)))
     axes.set_ylabel("KL, nats")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
@@ -159,26 +125,3 @@ def _interleaved(places: Sequence[int], half: float = 0.0) -> list[float]:
 
 def _beyond(value: float, limit: float | None) -> bool:
     return limit is not None and value > limit
-
-
-def _svg(figure: Figure) -> str:
-    """Write a figure and take out what a page does not need: prolog, metadata, fonts, ids that nothing refers to."""
-    out = StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(out, metadata=nothing)  # type: ignore[no-untyped-call]
-    text = out.getvalue()
-    text = text[text.index("<svg ") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style[^>]*>.*?</style>", "", text, flags=re.S)
-    text = re.sub(r" font-family: [^;\"]*;?", "", text)  # the page's own
-    referred = set(re.findall(r"#([\w.-]+)", text))
-    text = re.sub(r' id="([\w.-]+)"', lambda found: found[0] if found[1] in referred else "", text)
-    for colour, style in _STYLES.items():
-        text = text.replace(colour, style)
-    # Hundredths of a point, in the markup only: the text of a tick stays as it is.
-    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)
-    text = re.sub(r"\s*\n\s*", " ", text)
-    text = re.sub(r' (?:width|height)="[\d.]+pt"| xmlns:xlink="[^"]*"| version="1.1"', "", text)
-    text = text.replace("xlink:href", "href").replace("> <", "><").replace("<defs></defs>", "")
-    while "<g></g>" in text or "<g/>" in text:
-        text = text.replace("<g></g>", "").replace("<g/>", "")
-    return text.strip()

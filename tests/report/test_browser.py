@@ -8,7 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.page import CHROMIUM, chromium, first_paint
+from harness.faults.summary import summarise
+from harness.report.campaign.html import to_html as campaign_page
 from harness.report.html import to_html
+from tests.faults.made import manifest, results
 from tests.report.sheets import COMMAND, HOSTILE_SHOWN, clean, faulty, hostile
 
 WIDTHS = (390, 1280)
@@ -31,6 +34,14 @@ def path(tmp_path_factory):
     """The page of a sheet with faults, one under attack, and one in which all is well."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(to_html([faulty(), hostile(), clean()]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory):
+    """The page of a campaign."""
+    path = tmp_path_factory.mktemp("page") / "campaign.html"
+    path.write_text(campaign_page(summarise(manifest(), results())), encoding="utf-8")
     return path
 
 
@@ -70,6 +81,16 @@ def test_nothing_is_wider_than_the_window(browser, path, width):
         open_all(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(RIGHTMOST) <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_campaign_fits_and_its_plots_have_the_colours_of_the_scheme(browser, campaign, width, scheme):
+    with opened(browser, campaign, width, color_scheme=scheme) as page:
+        open_all(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        ink = page.evaluate("getComputedStyle(document.body).color")
+        assert page.evaluate("getComputedStyle(document.querySelector('.plot svg text')).fill") == ink
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])

@@ -1,0 +1,51 @@
+"""A campaign as one self-contained page: no network, no script, light and dark.
+
+Names that a model file gave are text in it and never markup: the template engine and the SVG writer escape them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.report.campaign.plots import HARM, SDC, plots
+from harness.report.campaign.tables import (
+    counted,
+    detection_table,
+    facts,
+    group_tables,
+    headline,
+    name_of,
+    outcomes_table,
+)
+from harness.report.html import asset
+from harness.report.visible import visible
+
+if TYPE_CHECKING:
+    from harness.faults.summary import Summary
+
+
+def to_html(summary: Summary) -> str:
+    """Return a campaign's summary as one page."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(asset))
+    drawn = [
+        {"title": plot.title, "says": plot.says, "svg": Markup(plot.svg())}  # noqa: S704  # escaped by its writer
+        for plot in plots(summary)
+    ]
+    return environment.get_template("campaign.html").render(
+        model=name_of(summary.model),
+        line=headline(summary),
+        counted=counted(summary),
+        style=Markup(asset("page.css") + asset("campaign.css")),  # noqa: S704  # ours
+        top=[outcomes_table(summary), detection_table(summary)],
+        plots=drawn,
+        sdc=SDC,
+        harm=HARM,
+        typical=f"{statistics.median([cell.struck for cell in summary.cells] or [0]):g}",
+        groups=group_tables(summary),
+        notes=[visible(note) for note in summary.notes],
+        facts=facts(summary),
+    )
