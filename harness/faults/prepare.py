@@ -20,7 +20,7 @@ from harness.stage import Stage
 from harness.values import Generation
 
 PHASES: Final[tuple[Phase, ...]] = ("prefill", "first", "decode")
-_NOISE_CLASS: Final = "cache f16/f16, no flash attention"
+NOISE_CLASS: Final = "cache f16/f16, no flash attention"
 """What a campaign's engine is set to."""
 _ROOM: Final = 1.2
 """Memory that an engine takes over its file's size, at least."""
@@ -80,7 +80,7 @@ def prepare(
         sha256=sha256_of(reference.path),
         prompt=golden.tokens.ids,
         steps=steps,
-        limit=noise.floor(COMPONENT, _NOISE_CLASS).limit,
+        limit=noise.floor(COMPONENT, NOISE_CLASS).limit,
         threads=threads,
     )
     sites = sites_of(setup)
