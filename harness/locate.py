@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import RootModel
 
+from harness.compare.inference import Floor
 from harness.documents import read_json
 from harness.errors import UserError
 from harness.golden import Golden, cases_for, load_golden, load_provenance, write_file
+from harness.laboratory.invariants import check_invariants, open_engine
+from harness.noise import floor_of
 from harness.project import Project
 from harness.reference.oracle import Oracle
 from harness.stack import RunningStack, Stack, load_component, open_stack, resolve_model
@@ -33,6 +36,8 @@ SMALLEST: Final = 1e-5
 """The limit below which none goes: float32 sums in another order."""
 _PROMPTS: Final = 8
 """About how many prompts are measured: each gives a row for every token, of every node."""
+_SHORT: Final = 48
+"""And how many the invariants are tried on: each takes several runs."""
 LONGEST: Final = 128
 """How many ids of a prompt are looked at: the tensors of all nodes travel through a pipe."""
 
@@ -212,6 +217,22 @@ def save(project: Project, model: str, component: str, noise: Mapping[str, Mappi
     write_file(path, text.encode("utf-8"))
 
 
+def _invariants(path: Path, ids: Sequence[int], floor: Floor | None) -> str:
+    """Return what an engine of the same build, begun anew, does against what must hold of any, in one sentence."""
+    child = open_engine(path)
+    try:
+        broken = check_invariants(child, ids[:_SHORT], floor)
+    except StageFailedError as failed:
+        return f"An engine of this build that is begun anew {failed.failure.describe()}"
+    finally:
+        child.close()
+    if not broken:
+        return "An engine of this build that is begun anew keeps its invariants (batches, sequences, cache, samplers)"
+    return "An engine of this build that is begun anew breaks " + "; ".join(
+        f"{one.invariant} ({one.what}: {one.message})" for one in broken
+    )
+
+
 def _is_about_numbers(finding: Finding) -> bool:
     return finding.stage is Stage.INFERENCE and bool({"numbers", "nan"} & set(finding.difference.causes))
 
@@ -257,7 +278,12 @@ class Locator:
             goldens: By case.
             cases: Those that show it.
         """
-        return next(self._places(running, goldens, cases), None)
+        place = next(self._places(running, goldens, cases), None)
+        if place is None:
+            return None
+        tokens = next((goldens[case].tokens for case in cases if goldens[case].tokens is not None), None)
+        floor = floor_of(self._project, running)
+        return place if tokens is None else f"{place}. {_invariants(running.model.path, tokens.ids, floor)}"
 
     def _places(self, running: RunningStack, goldens: Mapping[str, Golden], cases: Sequence[str]) -> Iterator[str]:
         part = running.part(Stage.INFERENCE)

@@ -42,7 +42,12 @@ class Engine:
         nodes: Who watches its graph.
         n_vocab: Tokens of the vocabulary.
         n_layer: Layers of the model.
-        cells: Cells of the cache.
+        path: The file.
+        vocabulary: llama.cpp's handle of the vocabulary.
+        n_ctx: Cells that were asked for; llama.cpp rounds up.
+        n_ctx_train: The longest sequence that the model was trained on.
+        rotary: Whether positions are rotations.
+        cells: Cells of the cache in force.
         flash_attention: Whether attention is computed so.
 
     Args:
@@ -77,6 +82,8 @@ class Engine:
         self._model = low_level.llama_model_load_from_file(path.encode(), loading)
         if not self._model:
             raise OSError(f"llama.cpp does not load {path}")
+        self.path = path
+        self.n_ctx = n_ctx
         self._context: Any = None
         self._asked = {
             "n_ctx": n_ctx,
@@ -90,9 +97,11 @@ class Engine:
             "no_perf": True,
         }
         self.configure(**(context or {}))
-        vocabulary = low_level.llama_model_get_vocab(self._model)
-        self.n_vocab = int(low_level.llama_vocab_n_tokens(vocabulary))
+        self.vocabulary: Any = low_level.llama_model_get_vocab(self._model)
+        self.n_vocab = int(low_level.llama_vocab_n_tokens(self.vocabulary))
         self.n_layer = int(low_level.llama_model_n_layer(self._model))
+        self.n_ctx_train = int(low_level.llama_model_n_ctx_train(self._model))
+        self.rotary = int(low_level.llama_model_rope_type(self._model)) != low_level.LLAMA_ROPE_TYPE_NONE
         self._batch = low_level.llama_batch_init(n_ctx, 0, n_seq_max)
         self._rows: tuple[Row, ...] = ()
 
@@ -123,6 +132,11 @@ class Engine:
         system = low_level.llama_print_system_info().decode("utf-8", errors="replace").strip()
         asked = {name: str(value) for name, value in self._asked.items()}
         return {"llama-cpp-python": str(llama_cpp.__version__), "system": system, **asked}
+
+    @property
+    def context(self) -> Any:
+        """The `llama_context` in force, for functions that take one; `configure` makes another."""
+        return self._context
 
     def close(self) -> None:
         """Free what it holds."""

@@ -19,8 +19,10 @@ from harness.values import Ending, Generation, Observation, Prompt, Reply, Reque
 from harness.verdict import Finding, StageVerdict, Verdict
 
 if TYPE_CHECKING:
+    from harness.compare.inference import Floor
     from harness.diff import Diff
     from harness.doctor.diagnosis import Diagnosis
+    from harness.fuzz.engine import Tried
     from harness.overview import Overview
     from harness.record import Recorded
 
@@ -200,6 +202,43 @@ def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
         table.add_row(Text(check.status, style=styles[check.status]), check.name, Text(said))
     console.print(table)
     console.print()
+
+
+def print_tried(console: Console, model: str, tried: Sequence[Tried], floor: Floor | None) -> None:
+    """Print what came of each invariant of an engine, each finding with its smallest input, and the line."""
+    styles = {"holds": "green", "broken": "bold red", "unjudged": "bold yellow"}
+    console.print(Text.assemble("llama.cpp around ", (visible(model), "bold")))
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("invariant", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("inputs", justify="right")
+    table.add_column("rows bit for bit", justify="right")
+    table.add_column("of the limit", justify="right")
+    for one in tried:
+        share = f"{one.share:.0%}" if one.share else ""
+        exact = str(one.exact) if one.exact else ""
+        table.add_row(one.invariant, Text(one.status, style=styles[one.status]), str(one.inputs), exact, share)
+    console.print(table)
+    for one in tried:
+        if one.broken is not None:
+            console.print()
+            head = Text.assemble((one.invariant, "bold red"), f": not true that {one.sentence}")
+            console.print(head)
+            console.print(_indented(visible(f"{one.broken.what}: {one.broken.message}")))
+            console.print(_indented(f"the smallest prompt found: {' '.join(map(str, one.ids))}"))
+            # In one line however long, to be copied.
+            console.print(Text(f"  again: {visible(one.command)}", style="dim"), soft_wrap=True)
+    broken, unjudged = ([one.invariant for one in tried if one.status == word] for word in ("broken", "unjudged"))
+    if unjudged:
+        other = "the prompt is too short, or the model has no rotary positions"
+        why = "no noise floor was measured for it; --limit sets one" if floor is None else other
+        console.print(Padding(Text(f"unjudged: {', '.join(unjudged)}: {why}", style="yellow"), (1, 0, 0, 2)))
+    console.print()
+    if broken:
+        console.print(Text(f"broken: {', '.join(broken)} [{len(broken)} of {len(tried)}]", style="bold red"))
+    else:
+        held = f"{len(tried) - len(unjudged)} of {len(tried)} invariants hold"
+        console.print(Text(held, style="bold yellow" if unjudged else "bold green"))
 
 
 def print_scene(console: Console, planted: str, sentence: str, verdict: Verdict) -> None:
