@@ -10,7 +10,7 @@ import typer
 from harness.cli.shared import CLEAN, CONVICTED, As, Format, Where, console, progress_line, project_at
 
 if TYPE_CHECKING:
-    pass
+    from harness.project import Project
 
 
 def record(
@@ -20,6 +20,10 @@ def record(
     ] = None,
     noise: Annotated[
         str | None, typer.Option("--noise", metavar="STACK", help="Measure the noise floor on this healthy stack.")
+    ] = None,
+    checksums: Annotated[
+        str | None,
+        typer.Option("--checksums", metavar="STACK", help="Hold this engine against its own past, bit for bit."),
     ] = None,
     project: Where = None,
     form: As = Format.TEXT,
@@ -40,6 +44,8 @@ def record(
             nodes = record_nodes(place, load_stack(place, noise), model, progress)
         print(machine.to_json(machine.RECORD, model=model, noise=measured, nodes=nodes))
         return
+    if checksums is not None:
+        _hold_against_past(place, checksums, model, bool(approve), form)
     try:
         from harness.record import Change, Recording
     except ImportError as error:
@@ -59,6 +65,24 @@ def record(
         print(machine.to_json(machine.RECORD, exit_status=status, model=model, cases=cases))
     else:
         print_recording(console(), model, recording.results)
+    raise typer.Exit(status)
+
+
+def _hold_against_past(place: Project, stack: str, model: str, write: bool, form: Format) -> None:
+    from harness.checksums import record_checksums
+    from harness.report import machine
+    from harness.stack import load_stack
+
+    changes = record_checksums(place, load_stack(place, stack), model, write=write)
+    status = CLEAN if write or changes == () else CONVICTED
+    if form is Format.JSON:
+        print(machine.to_json(machine.RECORD, exit_status=status, model=model, checksums=changes))
+    elif changes is None:
+        print(
+            "nothing was recorded of this engine in these settings" + ("; it is now" if write else " (--approve new)")
+        )
+    else:
+        print("\n".join(one.describe() for one in changes) or "every node computes the bits that were recorded")
     raise typer.Exit(status)
 
 

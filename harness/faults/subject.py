@@ -26,7 +26,12 @@ from harness.ggml import VIEWS, Tensor, Watcher, operator_name, rows_of
 from harness.laboratory.engine import Engine, Logits, Row
 
 _HUGE_BIT: Final = 29
-"""From this bit of a float32 on, a flip makes numbers that overflow in the next product: such a fault runs alone."""
+"""From this bit of a float32 on, a flip makes numbers whose squares overflow. Such a fault runs alone, which takes less
+than splitting the batch that it spoils."""
+_CACHED: Final = frozenset({"norm", "attn_norm", "Kcur", "Vcur"})
+"""Nodes that the cache of float16 is made from, which overflows at 65,504."""
+_CACHED_BIT: Final = 26
+"""And the bit from which on that was seen."""
 
 
 class Subject:
@@ -316,4 +321,5 @@ def _shares_a_batch(fault: Fault) -> bool:
     """Return whether a fault hurts one generated row, by a number."""
     if not fault.kind.startswith("activation") or fault.phase not in ("first", "decode"):
         return False
-    return fault.kind != "activation-nan" and (fault.bit is None or fault.bit < _HUGE_BIT)
+    huge = _CACHED_BIT if fault.site.partition("-")[0] in _CACHED else _HUGE_BIT
+    return fault.kind != "activation-nan" and (fault.bit is None or fault.bit < huge)

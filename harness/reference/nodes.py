@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
 import numpy as np
 
 from harness.reference.model_config import ModelConfig
 from harness.reference.weights import Array
 
+_ORDER: Final = (
+    "attn_norm",
+    "Qcur_normed",
+    "Kcur_normed",
+    "Qcur",
+    "Kcur",
+    "Vcur",
+    "kqv_out",
+    "attn_out",
+    "attn_post_norm",
+    "sa_out",
+    "ffn_inp",
+    "ffn_norm",
+    "ffn_moe_logits",
+    "ffn_moe_probs",
+    "ffn_moe_out",
+    "ffn_out",
+    "ffn_post_norm",
+    "l_out",
+)
 See = Callable[[str, Array], None]
 """Takes a tensor `(positions, ...)` and its name, which lacks the number of the block."""
 
 
 def node_names(config: ModelConfig) -> tuple[str, ...]:
-    """Name the nodes of a model's graph that can be observed."""
+    """Name the nodes of a model's graph that can be observed, each after those that it is computed from."""
+    block = sorted(config.architecture.block_nodes, key=_ORDER.index)
     inputs = ("embd", "inp_scaled") if config.architecture.scaled_embedding else ("embd",)
-    blocks = (f"{name}-{i}" for i in range(config.n_layer) for name in config.architecture.block_nodes)
+    blocks = (f"{name}-{i}" for i in range(config.n_layer) for name in block)
     return (*inputs, *blocks, "result_norm", "result_output")
 
 
