@@ -23,7 +23,7 @@ from harness.faults.kinds import PLANTINGS
 from harness.faults.kinds.strike import Effect, Moment, VoidError
 from harness.faults.prepare import NOISE_CLASS
 from harness.faults.statistics import wilson
-from harness.faults.subject import Subject, _LogProbabilities
+from harness.faults.subject import Subject, _Clean
 from harness.ggml import VIEWS, Tensor, Watcher, rows_of
 from harness.golden import cases_for, load_golden, load_provenance
 from harness.laboratory.engine import Engine
@@ -78,7 +78,7 @@ def main(count: int) -> None:
     engine, moment = subject._engine, subject._moment
     part, oracle = Tapped(engine, moment), Oracle.from_file(model.path)
     assert locate(part, oracle, ids, limits) is None
-    clean = _LogProbabilities(part.last[None])
+    clean = _Clean([int(part.last.argmax())], part.last[None])
     right: Counter[bool] = Counter()
     seen: Counter[bool] = Counter()
     wrong: list[str] = []

@@ -25,6 +25,8 @@ from harness.faults.kinds.strike import Effect, Moment, VoidError
 from harness.ggml import VIEWS, Tensor, Watcher, operator_name, rows_of
 from harness.laboratory.engine import Engine, Logits, Row
 
+_WORTH: Final = 8
+"""A batch takes about as long as this share of its rows one by one."""
 _HUGE_BIT: Final = 29
 """From this bit of a float32 on, a flip makes numbers whose squares overflow. Such a fault runs alone, which takes less
 than splitting the batch that it spoils."""
@@ -65,9 +67,10 @@ class Subject:
         self._moment = Moment()
         self._sites = self._activation_sites()
         self._prompt_is_fed = True
-        self._clean: tuple[list[int], Logits] = self._continued(self._fed())
-        self._numbers = _LogProbabilities(self._clean[1])
-        if not np.array_equal(self._continued(self._again())[1], self._clean[1]):
+        self._clean = _Clean(*self._continued(self._fed()))
+        self._beside = self._clean_batch()
+        self._splits = 0
+        if not np.array_equal(self._continued(self._again())[1], self._clean.logits):
             raise LeakError("the engine does not repeat its own numbers")
 
     def sites(self) -> dict[str, Any]:
@@ -101,7 +104,11 @@ class Subject:
 
     def clean(self) -> list[int]:
         """Return the ids of the clean run."""
-        return list(self._clean[0])
+        return list(self._clean.ids)
+
+    def splits(self) -> int | None:
+        """Return how many batches could not be believed and were split; None where no batch can be."""
+        return self._splits if self._beside is not None else None
 
     def inject(self, faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Run faults and return what came of each, in the order in which they were given.
@@ -110,14 +117,17 @@ class Subject:
             LeakError: the clean run that follows is not what it was.
         """
         asked = [Fault.model_validate(one) for one in faults]
-        together = [one for one in asked if _shares_a_batch(one)]
+        together = [one for one in asked if self._beside is not None and _shares_a_batch(one)]
         found: dict[str, Injection] = {}
         for start in range(0, len(together), self._rows - 1):
-            found |= self._together(together[start : start + self._rows - 1])
+            some = together[start : start + self._rows - 1]
+            # A batch is as large as it is, however few rows of it are hurt.
+            if len(some) >= self._rows // _WORTH:
+                found |= self._together(some)
         for one in asked:
             if one.id not in found:
                 found[one.id] = self._alone(one)
-        if not np.array_equal(self._continued(self._again())[1], self._clean[1]):
+        if not np.array_equal(self._continued(self._again())[1], self._clean.logits):
             raise LeakError(f"after {', '.join(sorted({one.kind for one in asked}))}")
         return [found[one.id].model_dump() for one in asked]
 
@@ -142,7 +152,7 @@ class Subject:
         else:
             self._fed()
             self._prompt_is_fed = True
-        row: Logits = self._clean[1][0]
+        row: Logits = self._clean.logits[0]
         return row
 
     def _continued(
@@ -181,24 +191,39 @@ class Subject:
             by_site[fault.site].append((fault, self._row_of(fault, row), effect))
         watchers = [watcher(site, strikes, self._moment) for site, strikes in by_site.items()]
         with self._engine.nodes.watched(*watchers):
-            ids, logits = self._batch(len(faults) + 1)
-        if not np.array_equal(logits[:, 0], self._clean[1]):
+            ids, logits = self._batch()
+        assert self._beside is not None
+        if not np.array_equal(logits[:, 0], self._beside.logits):
+            self._splits += 1
             self._scrub()
-            if len(faults) == 1:
-                return {faults[0].id: self._alone(faults[0])}
+            if len(faults) <= max(1, self._rows // _WORTH):
+                return {fault.id: self._alone(fault) for fault in faults}
             middle = len(faults) // 2
             return self._together(faults[:middle]) | self._together(faults[middle:])
         return {
-            fault.id: self._judged(fault, effect, ids[row], logits[:, row])
+            fault.id: self._judged(fault, effect, ids[row], logits[:, row], self._beside)
             for row, (fault, effect) in enumerate(zip(faults, effects, strict=True), start=1)
         }
 
     def _row_of(self, fault: Fault, row: int) -> Any:
         return lambda: row if self._moment.is_for(fault) else None
 
-    def _batch(self, count: int) -> tuple[list[list[int]], Logits]:
-        """Decode many continuations side by side: their ids, and logits `(steps + 1, rows, n_vocab)`."""
-        length, first = len(self._prompt), self._again()
+    def _clean_batch(self) -> _Clean | None:
+        """Return the clean run as a row among others; None where the rows of a clean batch are not alike.
+
+        A batch takes other kernels than a single row, so its numbers may be others.
+        """
+        ids, logits = self._batch()
+        alike = np.array_equal(logits, np.broadcast_to(logits[:, :1], logits.shape))
+        return _Clean(ids[0], logits[:, 0]) if alike else None
+
+    def _batch(self) -> tuple[list[list[int]], Logits]:
+        """Decode as many continuations side by side as there are rows, whether they are hurt or not.
+
+        Returns:
+            Their ids, and logits `(steps + 1, rows, n_vocab)`.
+        """
+        count, length, first = self._rows, len(self._prompt), self._again()
         for sequence in range(1, count):
             self._engine.share(0, sequence, 0, length)
         ids = [[int(first.argmax())] for _ in range(count)]
@@ -219,12 +244,12 @@ class Subject:
                 effect.struck = effect.changed = True
             elif fault.kind in LOGITS:
                 ids, logits = self._continued(self._again(), hurt=(fault, LOGITS[fault.kind]))
-                effect.note(self._clean[1][fault.step], logits[fault.step])
+                effect.note(self._clean.logits[fault.step], logits[fault.step])
             else:
                 ids, logits = self._planted(fault, effect)
         except VoidError as void:
             return Injection(fault=fault.id, outcome="void", reason=str(void))
-        return self._judged(fault, effect, ids, logits)
+        return self._judged(fault, effect, ids, logits, self._clean)
 
     def _planted(self, fault: Fault, effect: Effect) -> tuple[list[int], Logits]:
         plant = PLANTINGS[fault.kind](self._engine, fault, self._moment, effect)
@@ -253,20 +278,19 @@ class Subject:
 
     # Judging
 
-    def _judged(self, fault: Fault, effect: Effect, ids: Sequence[int], logits: Logits) -> Injection:
+    def _judged(self, fault: Fault, effect: Effect, ids: Sequence[int], logits: Logits, clean: _Clean) -> Injection:
         try:
             effect.check()
         except VoidError as void:
             return Injection(fault=fault.id, outcome="void", reason=str(void))
-        clean_ids, clean = self._clean
-        if np.array_equal(logits.view(np.uint32), clean.view(np.uint32)):
+        if np.array_equal(logits.view(np.uint32), clean.logits.view(np.uint32)):
             return Injection(fault=fault.id, outcome="masked_identical", divergence=0.0)
-        changed = next((at for at, pair in enumerate(zip(ids, clean_ids, strict=True)) if pair[0] != pair[1]), None)
+        changed = next((at for at, pair in enumerate(zip(ids, clean.ids, strict=True)) if pair[0] != pair[1]), None)
         # After another id nothing can be compared.
         compared = len(ids) if changed is None else changed + 1
         if not np.isfinite(logits[:compared]).all() and fault.kind not in LOGITS:
             return Injection(fault=fault.id, outcome="due_nan", detected_by=("digest", "nan"), changed_at=changed)
-        divergence = max(self._numbers.divergence(at, logits[at]) for at in range(compared))
+        divergence = max(clean.divergence(at, logits[at]) for at in range(compared))
         detected = ["digest"]
         if divergence > self._limit:
             detected.append("distribution")
@@ -299,10 +323,17 @@ class Subject:
         return found
 
 
-class _LogProbabilities:
-    """The clean run's distributions, ready to be compared with many others."""
+class _Clean:
+    """A clean run, ready to be compared with many others.
 
-    def __init__(self, logits: Logits) -> None:
+    Args:
+        ids: What was chosen.
+        logits: From which rows, `(steps + 1, n_vocab)`.
+    """
+
+    def __init__(self, ids: Sequence[int], logits: Logits) -> None:
+        self.ids = ids
+        self.logits = np.ascontiguousarray(logits)
         shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
         self._log = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         self._p = np.exp(self._log).astype(np.float32)

@@ -47,7 +47,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_loaded(project,
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(project, smollm, monkeypatch):
     real = os.sysconf
     monkeypatch.setattr(os, "sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else real(name))
-    with pytest.raises(UserError, match="the model has .* and this machine .* of memory"):
+    with pytest.raises(UserError, match=r"the model has .* and this machine .* of memory"):
         prepare(project, "llama-cpp-python", None, "several-turns", **ASKED)
 
 
