@@ -11,12 +11,14 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from pathlib import Path
 
 from llama_cpp import llama_cpp as low_level
 
 from harness.ggml import VIEWS, Tensor, Watcher, rows_of
 from harness.laboratory.engine import Engine
 from harness.project import find_project
+from harness.reference.oracle import Oracle
 from harness.stack import resolve_model
 
 _IDS = [(7919 * at + 104729) % 49152 for at in range(64)]
@@ -36,7 +38,8 @@ def main(path: str) -> None:
         if rows is not None:
             copied[tensor.name.decode()] = rows.copy()
 
-    tap = Watcher(lambda name, operator: operator not in VIEWS and not name.startswith(("cache", "kq")), after=note)
+    wanted = frozenset(Oracle.from_file(Path(path)).node_names)
+    tap = Watcher(lambda name, operator: name in wanted and operator not in VIEWS, after=note)
     seconds: dict[str, list[float]] = {"no callback": [], "nobody watching": [], "tapped": []}
     for _ in range(_ROUNDS):
         seconds["no callback"].append(_prefill(plain))

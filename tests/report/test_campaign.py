@@ -10,7 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from harness.faults.summary import paired, summarise
+from harness.faults.summary import Cell, paired, summarise
 from harness.report import machine
 from harness.report.campaign.console import print_campaign, print_paired
 from harness.report.campaign.html import to_html
@@ -189,6 +189,12 @@ def test_pictures_are_written(summary, tmp_path):
         assert data.startswith(PNG)
         assert len(data) > 2000
     assert found["layer.png"] == to_pngs(summary)["layer.png"]
+
+
+def test_the_highest_share_has_the_darkest_shade_whatever_it_is(summary):
+    """A third divided by a third is not one in floating point, ten thirds of it rounded up."""
+    cells = tuple(Cell(layer=at, module="ffn_up", struck=struck, sdc=1, harm=1) for at, struck in enumerate((3, 7)))
+    assert "heat-map" in {plot.name: plot.svg() for plot in plots(summary.model_copy(update={"cells": cells}))}
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -215,7 +215,8 @@ def _heat_map(cells: Sequence[Cell], modules: Sequence[str], palette: Palette) -
     highest = max(0.1, *(one.sdc / one.struck for one in shown))
     squares: dict[int, list[tuple[float, float]]] = {}
     for one in shown:
-        shade = math.ceil(_LEVELS * one.sdc / one.struck / highest)
+        # The highest share divided by itself may round to a little more than one.
+        shade = min(_LEVELS, math.ceil(_LEVELS * one.sdc / one.struck / highest))
         squares.setdefault(shade, []).append((one.layer, rows[one.module]))
     for shade, places in sorted(squares.items()):
         axes.add_patch(_squares(places, shade, palette))
