@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,14 @@ def inject(
     seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same faults.")] = 0,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Ids that are generated after the first.")] = 2,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that compute.")] = 2,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--setting", metavar="FIELD=NUMBER", help="A field of llama_context_params; may be repeated."),
+    ] = None,
+    faults_of: Annotated[
+        Path | None,
+        typer.Option("--faults-of", metavar="FOLDER", help="The faults of this campaign again, compared one by one."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the campaign in the folder.")] = False,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Run on a dask cluster with this scheduler.")
@@ -57,28 +66,34 @@ def inject(
     from harness.faults import campaign
     from harness.faults.fault import LeakError
     from harness.faults.prepare import PHASES, prepare
-    from harness.faults.summary import summarise
+    from harness.faults.summary import paired, summarise
     from harness.report import machine
-    from harness.report.campaign.console import print_campaign
+    from harness.report.campaign.console import print_campaign, print_paired
 
     _check_outputs(html, markdown)
+    other = None if faults_of is None else campaign.load(faults_of)
     if resume:
         manifest = campaign.load(out)
     else:
         if (out / campaign.MANIFEST).exists():
             raise UserError(f"{out} holds a campaign", "go on with it (--resume), or choose another folder")
-        manifest = prepare(
-            project_at(project),
-            stack,
-            model,
-            case,
-            count=count,
-            seed=seed,
-            kinds=kind or ("activation-bit",),
-            phases=tuple(phase or PHASES[1:]),  # type: ignore[arg-type]
-            steps=steps,
-            threads=threads,
-        )
+        context = _settings(setting or ())
+        if other is not None:
+            manifest = campaign.again(other, threads, context)
+        else:
+            manifest = prepare(
+                project_at(project),
+                stack,
+                model,
+                case,
+                count=count,
+                seed=seed,
+                kinds=kind or ("activation-bit",),
+                phases=tuple(phase or PHASES[1:]),  # type: ignore[arg-type]
+                steps=steps,
+                threads=threads,
+                context=context,
+            )
         campaign.save(manifest, out)
     total = len(manifest.faults)
     try:
@@ -88,11 +103,25 @@ def inject(
         print(f"harness: the engine was not what it was after its faults were undone: {leak}", file=sys.stderr)
         raise typer.Exit(UNJUDGED) from None
     summary = summarise(manifest, found)
+    pairs = None if other is None or faults_of is None else paired(campaign.results(faults_of, other), found)
     _write(summary, html, markdown, plots)
     if form is Format.JSON:
-        print(machine.to_json(machine.INJECT, exit_status=CLEAN, summary=summary))
-    else:
-        print_campaign(console(), summary)
+        print(machine.to_json(machine.INJECT, exit_status=CLEAN, summary=summary, paired=pairs))
+        return
+    print_campaign(console(), summary)
+    if pairs is not None and faults_of is not None:
+        print_paired(console(), (faults_of.name, out.name), pairs)
+
+
+def _settings(texts: Sequence[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = int(value) if value.lstrip("-").isdigit() else float(value)
+        except ValueError:
+            raise UserError(f"--setting {text!r} is no FIELD=NUMBER", "as in --setting flash_attn_type=1") from None
+    return found
 
 
 def _check_outputs(*files: Path | None) -> None:

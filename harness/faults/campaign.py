@@ -56,7 +56,7 @@ class Setup(Value):
     rows: int = 64
     limit: float = 0.05
     threads: int = 2
-    context: dict[str, int | float | bool] = {}  # noqa: RUF012 - pydantic copies it
+    context: dict[str, int | float] = {}  # noqa: RUF012 - pydantic copies it
 
 
 class Manifest(Value):
@@ -84,6 +84,20 @@ class Manifest(Value):
     population: int | None = None
     types: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
     faults: tuple[Fault, ...]
+
+
+def again(manifest: Manifest, threads: int, context: Mapping[str, float]) -> Manifest:
+    """Return the same faults for an engine with other settings, so that the two can be compared fault by fault.
+
+    Args:
+        manifest: The campaign.
+        threads: How many threads compute.
+        context: Fields of `llama_context_params`, besides those of the campaign.
+    """
+    setup = manifest.setup.model_copy(
+        update={"threads": threads, "context": {**manifest.setup.context, **context}},
+    )
+    return manifest.model_copy(update={"setup": setup})
 
 
 def save(manifest: Manifest, folder: Path) -> None:
@@ -166,14 +180,15 @@ def run(
     """
     done = results(folder, manifest)
     setup = manifest.setup.model_dump(mode="json")
-    left = [fault for fault in manifest.faults if fault.id not in done]
-    tasks = [left[at : at + _CHUNK] for at in range(0, len(left), _CHUNK)]
+    tasks = [manifest.faults[at : at + _CHUNK] for at in range(0, len(manifest.faults), _CHUNK)]
+    # Whole tasks, so that a fault has the same row in its batch again: another row may round otherwise.
+    tasks = [task for task in tasks if any(fault.id not in done for fault in task)]
     if progress is not None:
         progress(len(done))
     with (folder / RESULTS).open("a", encoding="utf-8") as out:
         for found in _executed(executor, setup, tasks):
             for one in found:
-                # A worker that was taken for lost may answer after all.
+                # A task that a kill has cut is run again, and a worker that was taken for lost may answer after all.
                 if one.fault not in done:
                     done[one.fault] = one
                     out.write(one.model_dump_json(exclude_defaults=True) + "\n")

@@ -38,6 +38,7 @@ def prepare(
     phases: Sequence[Phase],
     steps: int,
     threads: int,
+    context: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Draw a campaign.
 
@@ -52,6 +53,7 @@ def prepare(
         phases: When those in activations are there.
         steps: How many ids are generated after the first.
         threads: How many threads compute.
+        context: Further fields of `llama_context_params`.
 
     Raises:
         UserError: one of these does not exist or does not go with the others, or the model is too big for this machine.
@@ -82,6 +84,7 @@ def prepare(
         steps=steps,
         limit=noise.floor(COMPONENT, NOISE_CLASS).limit,
         threads=threads,
+        context=dict(context or {}),
     )
     sites = sites_of(setup)
     faults = draw(sites, count, seed, wanted, phases, steps)

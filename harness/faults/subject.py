@@ -25,8 +25,6 @@ from harness.faults.kinds.strike import Effect, Moment, VoidError
 from harness.ggml import VIEWS, Tensor, Watcher, operator_name, rows_of
 from harness.laboratory.engine import Engine, Logits, Row
 
-_WORTH: Final = 8
-"""A batch takes about as long as this share of its rows one by one."""
 _HUGE_BIT: Final = 29
 """From this bit of a float32 on, a flip makes numbers whose squares overflow. Such a fault runs alone, which takes less
 than splitting the batch that it spoils."""
@@ -120,10 +118,7 @@ class Subject:
         together = [one for one in asked if self._beside is not None and _shares_a_batch(one)]
         found: dict[str, Injection] = {}
         for start in range(0, len(together), self._rows - 1):
-            some = together[start : start + self._rows - 1]
-            # A batch is as large as it is, however few rows of it are hurt.
-            if len(some) >= self._rows // _WORTH:
-                found |= self._together(some)
+            found |= self._together(together[start : start + self._rows - 1])
         for one in asked:
             if one.id not in found:
                 found[one.id] = self._alone(one)
@@ -196,8 +191,9 @@ class Subject:
         if not np.array_equal(logits[:, 0], self._beside.logits):
             self._splits += 1
             self._scrub()
-            if len(faults) <= max(1, self._rows // _WORTH):
-                return {fault.id: self._alone(fault) for fault in faults}
+            # Down to single ones: what comes of a fault must not depend on what its neighbours spoil.
+            if len(faults) == 1:
+                return {faults[0].id: self._alone(faults[0])}
             middle = len(faults) // 2
             return self._together(faults[:middle]) | self._together(faults[middle:])
         return {

@@ -74,3 +74,19 @@ def test_the_command_draws_runs_resumes_and_reports(engine, tmp_path):
     assert "| " in (tmp_path / "r.md").read_text()
     assert any(path.suffix == ".png" for path in (tmp_path / "png").iterdir())
     assert (folder / MANIFEST).exists()
+
+
+def test_two_arms_over_the_same_faults_are_compared_one_by_one(engine, tmp_path):
+    call = ["inject", "llama-cpp-python", "--threads", "1", "--format", "json"]
+    drawn = [*call, "--out", str(tmp_path / "one"), "--count", "8", "--kind", "activation-scale", "--phase", "first"]
+    assert CliRunner().invoke(app, drawn).exit_code == 0
+    other = [*call, "--out", str(tmp_path / "two"), "--faults-of", str(tmp_path / "one")]
+    found = CliRunner().invoke(app, [*other, "--setting", "flash_attn_type=1"])
+    assert found.exit_code == 0, found.output
+    assert load(tmp_path / "two").faults == load(tmp_path / "one").faults
+    assert load(tmp_path / "two").setup.context == {"flash_attn_type": 1}
+    pairs = json.loads(found.stdout)["paired"]
+    assert pairs["compared"] + pairs["void"] == 8
+    assert pairs["unpaired"] == 0
+    wrong = CliRunner().invoke(app, [*call, "--out", str(tmp_path / "three"), "--setting", "flash"])
+    assert wrong.exit_code == 2

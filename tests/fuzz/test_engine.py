@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from typer.testing import CliRunner
 
-from harness import cli
 from harness.child import Child
+from harness.cli import app
+from harness.cli import fuzz as commands
 from harness.compare.inference import Floor
 from harness.errors import MissingPackageError, UserError
 from harness.fuzz import engine as fuzzing
@@ -187,7 +188,7 @@ def test_a_hurt_engine_is_found_and_the_prompt_made_small(engine, smollm, projec
 
 def invoke(child, monkeypatch, *arguments: str):
     monkeypatch.setattr("harness.laboratory.invariants.open_engine", lambda *_: child)
-    return CliRunner().invoke(cli.app, ["fuzz", "engine", *arguments])
+    return CliRunner().invoke(app, ["fuzz", "engine", *arguments])
 
 
 def test_the_command_shows_a_finding_and_what_tries_it_again(engine, smollm, monkeypatch):
@@ -249,7 +250,7 @@ def test_without_hypothesis_there_is_a_pip_line(engine, monkeypatch):
     monkeypatch.delattr("harness.fuzz.engine", raising=False)
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     with pytest.raises(MissingPackageError, match=r"llm-stack-harness\[fuzz\]"):
-        cli._fuzzing()
+        commands._fuzzing()
 
 
 def test_the_list_is_read_without_the_engine_and_without_hypothesis():
