@@ -21,12 +21,12 @@ from harness.faults.draw import draw, kinds_named
 from harness.faults.fault import Fault
 from harness.faults.kinds import PLANTINGS
 from harness.faults.kinds.strike import Effect, Moment, VoidError
-from harness.faults.prepare import NOISE_CLASS
 from harness.faults.statistics import wilson
 from harness.faults.subject import Subject, _Clean
 from harness.ggml import VIEWS, Tensor, Watcher, rows_of
 from harness.golden import cases_for, load_golden, load_provenance
 from harness.laboratory.engine import Engine
+from harness.laboratory.noise import MEASURED
 from harness.locate import NodeNoise, locate
 from harness.noise import load_noise
 from harness.project import find_project
@@ -70,9 +70,9 @@ def main(count: int) -> None:
     noise = load_noise(project, model.name)
     assert golden.tokens is not None
     assert noise is not None
-    ids, limit = golden.tokens.ids, noise.floor("llama-cpp-python", NOISE_CLASS).limit
+    ids, limit = golden.tokens.ids, noise.floor(*MEASURED).limit
     text = (project.golden / model.name / "nodes.json").read_text(encoding="utf-8")
-    limits = NodeNoise.model_validate_json(text).limits("llama-cpp-python", NOISE_CLASS)
+    limits = NodeNoise.model_validate_json(text).limits(*MEASURED)
     subject = Subject(str(model.path), ids, 1, 2, limit, threads=1)
     faults = draw(subject.sites(), 2 * count, 1, kinds_named(_KINDS), ("prefill",), 1)
     engine, moment = subject._engine, subject._moment

@@ -18,8 +18,10 @@ from harness.documents import read_json
 from harness.errors import UserError
 from harness.golden import cases_for, load_golden, load_provenance, write_file
 from harness.locate import LONGEST
+from harness.model_file import read_model_file
 from harness.project import Project
-from harness.reference.oracle import Oracle
+from harness.reference.model_config import ModelConfig
+from harness.reference.nodes import node_names
 from harness.stack import RunningStack, Stack, open_stack, resolve_model
 from harness.stage import Stage, Transparent
 from harness.values import Value
@@ -84,7 +86,7 @@ def record_checksums(project: Project, stack: Stack, model: str, *, write: bool)
         part = running.part(Stage.INFERENCE)
         if not isinstance(part, Transparent):
             raise UserError(f"the engine of stack {stack.name!r} cannot be looked into")
-        names = Oracle.from_file(reference.path).node_names
+        names = node_names(ModelConfig.from_model_file(read_model_file(reference.path)))
         seen = {case: checksums(part, names, prompts[case]) for case in shortest}
         key = _key(running)
     path = project.golden / model / CHECKSUMS

@@ -21,6 +21,7 @@ from harness.documents import read_json
 from harness.errors import UserError
 from harness.golden import Golden, cases_for, load_golden, load_provenance, write_file
 from harness.laboratory.invariants import check_invariants, open_engine
+from harness.laboratory.noise import floor_of_two
 from harness.noise import floor_of
 from harness.project import Project
 from harness.reference.oracle import Oracle
@@ -31,13 +32,15 @@ from harness.verdict import Finding, Verdict
 
 NODES: Final = "nodes.json"
 FACTOR: Final = 3.0
-"""The limit over the largest error seen of a kind of node: room for what was not measured. A choice."""
+"""The limit over the largest error seen of a node: room for what was not measured. A choice."""
 SMALLEST: Final = 1e-5
 """The limit below which none goes: float32 sums in another order."""
 _PROMPTS: Final = 8
 """About how many prompts are measured: each gives a row for every token, of every node."""
 _SHORT: Final = 48
 """And how many the invariants are tried on: each takes several runs."""
+_TRIED: Final = 4
+"""And how many prompts of a finding are looked at before saying that its nodes are right."""
 LONGEST: Final = 128
 """How many ids of a prompt are looked at: the tensors of all nodes travel through a pipe."""
 
@@ -160,9 +163,9 @@ def measure(
     for label, options in getattr(load_component(name), "variations", {}).items():
         with open_stack(stack.with_options(name, options), model) as running:
             part = running.part(Stage.INFERENCE)
+            own = found.setdefault(part.noise_class(), {})
             if not isinstance(part, Transparent):
                 raise UserError(f"the engine of stack {stack.name!r} cannot be looked into")
-            own = found.setdefault(running.part(Stage.INFERENCE).noise_class(), {})
             for done, ids in enumerate(prompts):
                 progress(f"nodes, {label}", done, len(prompts))
                 for node, rows in local_errors(part, oracle, ids).items():
@@ -260,15 +263,16 @@ class Locator:
             running: The stack, still open.
             goldens: By case.
         """
-        if not any(_is_about_numbers(finding) for finding in verdict.findings):
+        about = [finding for finding in verdict.findings if _is_about_numbers(finding)]
+        if not about:
             return verdict
-        findings = tuple(
-            finding.model_copy(update={"location": self.located(running, goldens, finding.cases)})
-            if _is_about_numbers(finding)
-            else finding
-            for finding in verdict.findings
-        )
-        return verdict.model_copy(update={"findings": findings})
+        anew = self._anew(running, goldens, about[0].cases)
+        findings = []
+        for finding in verdict.findings:
+            place = self.located(running, goldens, finding.cases) if _is_about_numbers(finding) else None
+            said = f"{place}. {anew}" if place and anew else place
+            findings.append(finding.model_copy(update={"location": said}) if place else finding)
+        return verdict.model_copy(update={"findings": tuple(findings)})
 
     def located(self, running: RunningStack, goldens: Mapping[str, Golden], cases: Sequence[str]) -> str | None:
         """Return where the first wrong number of one of these cases is, in one line; None where nobody can say.
@@ -278,12 +282,14 @@ class Locator:
             goldens: By case.
             cases: Those that show it.
         """
-        place = next(self._places(running, goldens, cases), None)
-        if place is None:
+        return next(self._places(running, goldens, cases), None)
+
+    def _anew(self, running: RunningStack, goldens: Mapping[str, Golden], cases: Sequence[str]) -> str | None:
+        """Return what an engine begun anew does on the first of these cases that has tokens."""
+        tokens = next((one for case in cases if (one := goldens[case].tokens) is not None), None)
+        if tokens is None or not isinstance(running.part(Stage.INFERENCE), Transparent):
             return None
-        tokens = next((goldens[case].tokens for case in cases if goldens[case].tokens is not None), None)
-        floor = floor_of(self._project, running)
-        return place if tokens is None else f"{place}. {_invariants(running.model.path, tokens.ids, floor)}"
+        return _invariants(running.model.path, tokens.ids, floor_of_two(floor_of(self._project, running)))
 
     def _places(self, running: RunningStack, goldens: Mapping[str, Golden], cases: Sequence[str]) -> Iterator[str]:
         part = running.part(Stage.INFERENCE)
@@ -293,16 +299,13 @@ class Locator:
         if not limits:
             yield "where in the network cannot be said: the noise of its nodes was not measured"
             return
-        path = running.model.path
         try:
-            oracle = self._oracles.setdefault(path, Oracle.from_file(path))
+            oracle = self._oracle(running.model.path)
         except UserError as error:
             yield f"where in the network cannot be said: {error}"
             return
-        for case in cases:
-            tokens = goldens[case].tokens
-            if tokens is None:
-                continue
+        known = [tokens for case in cases if (tokens := goldens[case].tokens) is not None]
+        for tokens in known[:_TRIED]:
             try:
                 place = locate(part, oracle, tokens.ids, limits)
             except (StageFailedError, StageRefusedError):
@@ -310,3 +313,8 @@ class Locator:
             if place is not None:
                 yield place.describe()
         yield "every node follows from those before it: the error is made after the network, or not on these prompts"
+
+    def _oracle(self, path: Path) -> Oracle:
+        if path not in self._oracles:
+            self._oracles[path] = Oracle.from_file(path)
+        return self._oracles[path]

@@ -10,14 +10,16 @@ from typer.testing import CliRunner
 from harness.checksums import Change, checksums, compared
 from harness.cli import app
 from harness.components.llama_cpp_python import LlamaCppPython
-from harness.reference.oracle import Oracle
+from harness.model_file import read_model_file
+from harness.reference.model_config import ModelConfig
+from harness.reference.nodes import node_names
 from tests.components.test_llama_cpp_python import IDS
 
 OPTIONS = {"n_ctx": 256, "n_threads": 1, "n_threads_batch": 1}
 
 
 def test_a_change_of_one_layer_is_named_and_the_same_engine_has_none(engine, smollm):
-    names = Oracle.from_file(smollm.path).node_names
+    names = node_names(ModelConfig.from_model_file(read_model_file(smollm.path)))
     with LlamaCppPython(smollm, OPTIONS) as part:
         past = checksums(part, names, IDS)
         assert compared("c", past, checksums(part, names, IDS)) is None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.forcing import Position, force
+from harness.stage import StageFailedError
 
 VOCABULARY = 5
 
@@ -43,6 +45,24 @@ def test_every_position_is_what_the_engine_computes_after_the_forced_ids(forced,
     assert np.array_equal(found.distributions.ids, np.stack([position.ids for position in alone]))
     assert np.array_equal(found.distributions.logprobs, np.stack([position.logprobs for position in alone]))
     assert all(done + count <= len(forced) for done, count in asked)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_an_engine_that_gives_nothing_is_not_asked_for_ever(after):
+    def run(done, count):
+        return [position_after([0] * at) for at in range(done, min(after, done + count))]
+
+    with pytest.raises(StageFailedError, match=f"after {after} forced ones and gave none"):
+        force([chosen_after([0] * at) for at in range(5)] if after else [0], run, {})
+
+
+def test_more_than_was_asked_for_is_left_out():
+    found = force([1, 2], lambda done, count: [Position(1, *_numbers())] * 9, {})
+    assert found.chosen == (1, 1)
+
+
+def _numbers():
+    return np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32)
 
 
 def test_an_engine_that_chooses_the_forced_ids_is_asked_a_few_times_only():

@@ -17,10 +17,12 @@ from harness.cli.shared import (
     Html,
     Markdown,
     Model,
+    Outputs,
     Where,
     console,
     progress_line,
     project_at,
+    writer,
 )
 from harness.errors import UserError
 
@@ -67,16 +69,17 @@ def inject(
     from harness.faults.fault import LeakError
     from harness.faults.prepare import PHASES, prepare
     from harness.faults.summary import paired, summarise
+    from harness.golden import write_file
     from harness.report import machine
     from harness.report.campaign.console import print_campaign, print_paired
 
-    _check_outputs(html, markdown)
+    outputs = Outputs("harness.report.campaign", html=html, markdown=markdown)
+    to_pngs = _plots(plots) if plots is not None else None
     other = None if faults_of is None else campaign.load(faults_of)
     if resume:
         manifest = campaign.load(out)
     else:
-        if (out / campaign.MANIFEST).exists():
-            raise UserError(f"{out} holds a campaign", "go on with it (--resume), or choose another folder")
+        campaign.check_new(out)
         context = _settings(setting or ())
         if other is not None:
             manifest = campaign.again(other, threads, context)
@@ -94,17 +97,22 @@ def inject(
                 threads=threads,
                 context=context,
             )
-        campaign.save(manifest, out)
     total = len(manifest.faults)
     try:
         with progress_line() as progress, campaign.executor_at(scheduler) as executor:
+            if not resume:
+                campaign.save(manifest, out)
             found = campaign.run(out, manifest, executor, lambda done: progress("faults", done, total))
     except LeakError as leak:
         print(f"harness: the engine was not what it was after its faults were undone: {leak}", file=sys.stderr)
         raise typer.Exit(UNJUDGED) from None
     summary = summarise(manifest, found)
     pairs = None if other is None or faults_of is None else paired(campaign.results(faults_of, other), found)
-    _write(summary, html, markdown, plots)
+    outputs.write(summary)
+    if plots is not None and to_pngs is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        for name, data in to_pngs(summary).items():
+            write_file(plots / name, data)
     if form is Format.JSON:
         print(machine.to_json(machine.INJECT, exit_status=CLEAN, summary=summary, paired=pairs))
         return
@@ -124,26 +132,8 @@ def _settings(texts: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _check_outputs(*files: Path | None) -> None:
-    for path in files:
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise UserError(f"no file can be written at {path}", "name a file in a folder that exists")
-
-
-def _write(summary: Any, html: Path | None, markdown: Path | None, plots: Path | None) -> None:
-    from harness.golden import write_file
-
-    if html is not None:
-        from harness.report.campaign.html import to_html
-
-        write_file(html, to_html(summary).encode("utf-8"))
-    if markdown is not None:
-        from harness.report.campaign.markdown import to_markdown
-
-        write_file(markdown, to_markdown(summary).encode("utf-8"))
-    if plots is not None:
-        from harness.report.campaign.plots import to_pngs
-
-        plots.mkdir(parents=True, exist_ok=True)
-        for name, data in to_pngs(summary).items():
-            write_file(plots / name, data)
+def _plots(folder: Path) -> Any:
+    """Return what draws the plots, so that what is missing is said before the work begins."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder", "name one for the plots")
+    return writer("harness.report.campaign.plots", "to_pngs", "plots")

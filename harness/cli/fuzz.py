@@ -30,6 +30,7 @@ def fuzz_engine(
 ) -> None:
     """Try what must hold of llama.cpp around a model, whatever it is fed; needs no golden."""
     from harness.laboratory.invariants import invariants_named, open_engine
+    from harness.laboratory.noise import floor_of_one, floor_of_two
     from harness.model_file import check_header
     from harness.report import machine
     from harness.report.console import print_tried
@@ -42,7 +43,7 @@ def fuzz_engine(
     path = find_model_file(place, model)
     check_header(path)
     run = _fuzzing()
-    floor = run.floor_for(place, model) if limit is None else _limit(limit)
+    floor = floor_of_two(floor_of_one(place, model)) if limit is None else _limit(limit)
     call = ["harness", "fuzz", "engine", model, *([] if limit is None else ["--limit", str(limit)])]
     call += ["--project", str(project)] if project else []
     child = open_engine(path, _SLOW_TRIAL_SECONDS if any(one.slow for one in invariants) else _TRIAL_SECONDS)

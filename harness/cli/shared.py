@@ -42,36 +42,49 @@ Model = Annotated[str | None, typer.Option("--model", help="A model of stacks/mo
 class Outputs:
     """The files that a report is written to. Their folders are looked at before the work begins, not after it."""
 
-    def __init__(self, html: Path | None, markdown: Path | None, junit: Path | None, sarif: Path | None) -> None:
-        self._files = {"html": html, "markdown": markdown, "junit": junit, "sarif": sarif}
-        for path in self.wanted.values():
+    def __init__(self, package: str = "harness.report", **files: Path | None) -> None:
+        """Look at the files, by kind: `html=`, `markdown=`, ...; `package` is where their writers are.
+
+        Raises:
+            UserError: a file cannot be written, or what it is made with is not installed.
+        """
+        self._package = package
+        self._files = files
+        for kind, path in self.wanted.items():
             if path.is_dir() or not path.absolute().parent.is_dir():
                 raise UserError(f"no file can be written at {path}", "name a file in a folder that exists")
-        if html is not None:
-            self._writer("html")
+            self._writer(kind)
 
     @property
     def wanted(self) -> dict[str, Path]:
         """The files asked for, by kind."""
         return {kind: path for kind, path in self._files.items() if path is not None}
 
-    def write(self, sheets: list[Any]) -> None:
+    def write(self, report: Any) -> None:
         """Write the reports asked for."""
         from harness.golden import write_file
 
         for kind, path in self.wanted.items():
-            write_file(path, self._writer(kind)(sheets).encode("utf-8"))
+            write_file(path, self._writer(kind)(report).encode("utf-8"))
 
-    @staticmethod
-    def _writer(kind: str) -> Any:
-        import importlib
+    def _writer(self, kind: str) -> Any:
+        return writer(f"{self._package}.{kind}", f"to_{kind}", f"a report as {kind}")
 
-        from harness.errors import MissingPackageError
 
-        try:
-            return getattr(importlib.import_module(f"harness.report.{kind}"), f"to_{kind}")
-        except ImportError as error:
-            raise MissingPackageError(f"a report as {kind}", str(error.name), "report") from error
+def writer(module: str, function: str, what: str) -> Any:
+    """Return a function of the reports.
+
+    Raises:
+        MissingPackageError: what it needs is not installed.
+    """
+    import importlib
+
+    from harness.errors import MissingPackageError
+
+    try:
+        return getattr(importlib.import_module(module), function)
+    except ImportError as error:
+        raise MissingPackageError(what, str(error.name), "report") from error
 
 
 def command_line() -> str:

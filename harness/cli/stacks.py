@@ -68,7 +68,7 @@ def check(
     from harness.session import checked as run_check
 
     place = project_at(project)
-    outputs = Outputs(html, markdown, junit, sarif)
+    outputs = Outputs(html=html, markdown=markdown, junit=junit, sarif=sarif)
     verdicts: list[Any] = []
     sheets = []
     with progress_line() as progress:
@@ -118,7 +118,7 @@ def diff(
     from harness.stack import load_stack
 
     place = project_at(project)
-    outputs = Outputs(html, markdown, junit, sarif)
+    outputs = Outputs(html=html, markdown=markdown, junit=junit, sarif=sarif)
     found = []
     with progress_line() as progress:
         first, second = load_stack(place, a), load_stack(place, b)

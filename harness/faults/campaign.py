@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
 from harness.child import Child
 from harness.errors import MissingPackageError, UserError
 from harness.faults.fault import Fault, Injection, LeakError
+from harness.golden import write_file
+from harness.model_file import sha256_of
 from harness.stage import StageFailedError
 from harness.values import Value
 from harness.worker import RemoteError, Worker
@@ -63,7 +65,7 @@ class Manifest(Value):
     """A campaign before it is run.
 
     Attributes:
-        version: Of this form.
+        version: Of this form; another one is refused.
         model: The model's name.
         engine: What identifies the engine.
         setup: What is hurt.
@@ -75,7 +77,7 @@ class Manifest(Value):
         faults: The faults.
     """
 
-    version: int = 1
+    version: Literal[1] = 1
     model: str
     engine: dict[str, str]
     setup: Setup
@@ -104,12 +106,22 @@ def save(manifest: Manifest, folder: Path) -> None:
     """Write a manifest into a new campaign's folder.
 
     Raises:
-        UserError: there is a campaign already.
+        UserError: there is a campaign already, or no folder can be made.
     """
+    check_new(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"no folder can be made at {folder} ({error.strerror})", "name another one") from error
+    write_file(folder / MANIFEST, manifest.model_dump_json(exclude_defaults=True, indent=1).encode("utf-8"))
+
+
+def check_new(folder: Path) -> None:
+    """Raise UserError where a folder holds a campaign, or is none."""
     if (folder / MANIFEST).exists():
         raise UserError(f"{folder} holds a campaign", "go on with it (--resume), or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).write_text(manifest.model_dump_json(exclude_defaults=True, indent=1), encoding="utf-8")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder", "name another one")
 
 
 def load(folder: Path) -> Manifest:
@@ -220,7 +232,10 @@ def _executed(
             at = waiting.pop(future)
             try:
                 answer = future.result()
+            except (UserError, LeakError):
+                raise
             except Exception:
+                # Whatever else it is, the worker or the way to it was lost; each executor has its own words for that.
                 if attempts[at] >= _ATTEMPTS:
                     raise
                 submit(at)
@@ -229,9 +244,14 @@ def _executed(
 
 
 class _Local:
-    """One child process with the engine, begun again when it dies."""
+    """One child process with the engine, begun again when it dies.
+
+    Raises:
+        UserError: the file is not here, or is another one.
+    """
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
+        _check_file(Path(setup["path"]), setup["sha256"])
         left = {name: value for name, value in setup.items() if name != "sha256"}
         self.child = Child(Worker(_SUBJECT, left, seconds=_PATIENCE))
 
@@ -258,6 +278,13 @@ class _Local:
             outcome: Any = "due_hang" if failed.failure.reason == "hang" else "due_crash"
             return [Injection(fault=faults[0].id, outcome=outcome, reason=failed.failure.describe())]
         return [Injection.model_validate(one) for one in answer]
+
+
+def _check_file(path: Path, sha256: str) -> None:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", "a campaign needs its model at the same path, on every machine")
+    if sha256_of(path) != sha256:
+        raise UserError(f"{path} is not the file that the campaign was drawn for", "draw the campaign anew")
 
 
 _ENGINES: dict[str, _Local] = {}

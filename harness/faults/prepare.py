@@ -12,16 +12,14 @@ from harness.faults.draw import draw, kinds_named
 from harness.faults.fault import Phase
 from harness.faults.llama_cpp_python import COMPONENT
 from harness.golden import cases_for, load_golden, load_provenance
+from harness.laboratory.noise import floor_of_one
 from harness.model_file import sha256_of
-from harness.noise import load_noise
 from harness.project import Project
 from harness.stack import load_stack, resolve_model
 from harness.stage import Stage
 from harness.values import Generation
 
 PHASES: Final[tuple[Phase, ...]] = ("prefill", "first", "decode")
-NOISE_CLASS: Final = "cache f16/f16, no flash attention"
-"""What a campaign's engine is set to."""
 _ROOM: Final = 1.2
 """Memory that an engine takes over its file's size, at least."""
 
@@ -71,8 +69,8 @@ def prepare(
     golden = load_golden(project, reference, asked, load_provenance(project, reference))
     if golden.tokens is None or not isinstance(golden.generation, Generation) or len(golden.tokens.ids) < 3:
         raise UserError(f"case {case!r} has no prompt that an engine can go on from", "choose another: --case")
-    noise = load_noise(project, reference.name)
-    if noise is None:
+    floor = floor_of_one(project, reference.name)
+    if floor is None:
         raise UserError(
             f"no noise was measured of {reference.name!r}, so nothing can tell a small effect from none",
             f"harness record {reference.name} --noise {stack}",
@@ -82,7 +80,7 @@ def prepare(
         sha256=sha256_of(reference.path),
         prompt=golden.tokens.ids,
         steps=steps,
-        limit=noise.floor(COMPONENT, NOISE_CLASS).limit,
+        limit=floor.limit,
         threads=threads,
         context=dict(context or {}),
     )

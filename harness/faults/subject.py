@@ -28,10 +28,10 @@ from harness.laboratory.engine import Engine, Logits, Row
 _HUGE_BIT: Final = 29
 """From this bit of a float32 on, a flip makes numbers whose squares overflow. Such a fault runs alone, which takes less
 than splitting the batch that it spoils."""
-_CACHED: Final = frozenset({"norm", "attn_norm", "Kcur", "Vcur"})
-"""Nodes that the cache of float16 is made from, which overflows at 65,504."""
-_CACHED_BIT: Final = 26
-"""And the bit from which on that was seen."""
+_HALVED: Final = frozenset({"norm", "attn_norm", "Qcur", "Kcur", "Vcur"})
+"""Nodes that attention computes from in float16, which overflows at 65,504."""
+_HALVED_BIT: Final = 27
+"""And the bit from which on that was seen, in 7,000 flips (docs/studies/faults.md)."""
 
 
 class Subject:
@@ -99,10 +99,6 @@ class Subject:
             "prompt": len(self._prompt),
             "engine": self._engine.identity(),
         }
-
-    def clean(self) -> list[int]:
-        """Return the ids of the clean run."""
-        return list(self._clean.ids)
 
     def splits(self) -> int | None:
         """Return how many batches could not be believed and were split; None where no batch can be."""
@@ -268,9 +264,12 @@ class Subject:
 
     def _scrub(self) -> None:
         """Empty the cells that the prompt does not have: what is no number stays there, and 0 times NaN is NaN."""
-        for name in self._caches:
-            with contextlib.suppress(VoidError):
+        try:
+            for name in self._caches:
                 cells_of(self._engine, name)[len(self._prompt) :] = 0
+        except VoidError:
+            # Cells in packed blocks: all are emptied, and the prompt is fed again when it is next needed.
+            self._prompt_is_fed = False
 
     # Judging
 
@@ -348,5 +347,5 @@ def _shares_a_batch(fault: Fault) -> bool:
     """Return whether a fault hurts one generated row, by a number."""
     if not fault.kind.startswith("activation") or fault.phase not in ("first", "decode"):
         return False
-    huge = _CACHED_BIT if fault.site.partition("-")[0] in _CACHED else _HUGE_BIT
+    huge = _HALVED_BIT if fault.site.partition("-")[0] in _HALVED else _HUGE_BIT
     return fault.kind != "activation-nan" and (fault.bit is None or fault.bit < huge)

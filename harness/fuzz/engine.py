@@ -18,8 +18,6 @@ from harness.child import Child
 from harness.compare.inference import Floor
 from harness.errors import UserError
 from harness.laboratory.invariants import LONGEST, Broken, Invariant, Trial, attempt
-from harness.noise import load_noise
-from harness.project import Project
 from harness.values import Value
 
 Progress = Callable[[str, int, int], None]
@@ -33,8 +31,6 @@ _LISTED = 24
 _CHOICES = 10_000
 _SHRINKS = 200
 """How many inputs are tried to make a counterexample smaller: each costs what the engine takes."""
-_ENGINE, _SETTINGS = "llama-cpp-python", "cache f16/f16, no flash attention"
-"""Where the noise of what `Engine` sets up is found among the measured ones."""
 
 
 class Tried(Value):
@@ -63,19 +59,6 @@ class Tried(Value):
     ids: tuple[int, ...] = ()
     choice: int = 0
     command: str = ""
-
-
-def floor_for(project: Project, model: str) -> Floor | None:
-    """Return how far apart two healthy runs around a model may be: each as far off as was measured; None if none was.
-
-    Raises:
-        UserError: the file with the noise is wrong.
-    """
-    noise = load_noise(project, model)
-    if noise is None:
-        return None
-    one = noise.floor(_ENGINE, _SETTINGS)
-    return Floor(limit=2 * one.limit, mean=2 * one.mean, source=f"of each of two runs {one.source}")
 
 
 def prompts(n_vocab: int, control: Sequence[int], shortest: int = 1) -> SearchStrategy[tuple[int, ...]]:

@@ -14,11 +14,10 @@ from llama_cpp import llama_cpp as low_level
 from numpy.typing import NDArray
 
 from harness.ggml import Nodes, Tensor, Watcher, sources, tensor_at
+from harness.llama_log import log_warnings
 
 Logits = NDArray[np.float32]
-_LOG_LEVEL_WARN = 3  # ggml.h, enum ggml_log_level
 _NO_LOADING_MODE = 0  # llama.h, enum llama_load_mode: pages of our own, which can be written
-_KEPT: list[Any] = []
 
 
 class Row(NamedTuple):
@@ -72,7 +71,7 @@ class Engine:
         context: Mapping[str, Any] | None = None,
         model: Mapping[str, Any] | None = None,
     ) -> None:
-        _log_warnings()
+        log_warnings()
         low_level.llama_backend_init()
         self.nodes = Nodes()
         loading = low_level.llama_model_default_params()
@@ -264,20 +263,3 @@ def _set(parameters: Any, settings: Mapping[str, Any]) -> None:
         if not hasattr(parameters, name):
             raise AttributeError(f"{type(parameters).__name__} has no field {name!r}")
         setattr(parameters, name, value)
-
-
-def _log_warnings() -> None:
-    """Send llama.cpp's warnings and errors to this process's standard error, and nothing else."""
-    import sys
-
-    last = 0
-
-    def write(level: int, text: bytes, _: Any) -> None:
-        nonlocal last
-        last = level if level <= 4 else last
-        if last >= _LOG_LEVEL_WARN:
-            sys.stderr.write(text.decode("utf-8", errors="replace"))
-
-    callback = low_level.llama_log_callback(write)
-    _KEPT.append(callback)
-    low_level.llama_log_set(callback, ctypes.c_void_p(0))

@@ -21,7 +21,7 @@ from tests.faults.conftest import PROMPT
 def manifest(smollm) -> Manifest:
     sites = [f"l_out-{layer}/ADD" for layer in range(12)]
     faults = [Fault(kind="activation-bit", site=s, phase="first", element=3, bit=b) for s in sites for b in (3, 25)]
-    setup = Setup(path=str(smollm.path), sha256="0" * 64, prompt=tuple(PROMPT), rows=16, threads=1)
+    setup = Setup(path=str(smollm.path), sha256=smollm.sha256, prompt=tuple(PROMPT), rows=16, threads=1)
     return Manifest(model="m", engine={}, setup=setup, seed=1, kinds=("activation-bit",), faults=tuple(faults))
 
 
@@ -119,13 +119,13 @@ def test_a_task_that_always_fails_ends_the_campaign_and_keeps_the_rest(folder, m
 
 @pytest.mark.parametrize(("name", "outcome"), [("SIGABRT", "due_crash"), ("SIGSTOP", "due_hang")])
 def test_an_engine_that_ends_is_an_outcome_of_its_fault(folder, manifest, engine, monkeypatch, name, outcome):
-    """The third fault's node ends or stops the process; the others come out as they are."""
+    """The first fault's node ends or stops the process; the other comes out as it is."""
     monkeypatch.setenv("TEST_FAULT_SIGNAL", name)
     monkeypatch.setattr(campaign, "_PATIENCE", 60.0 if outcome == "due_crash" else 4.0)
     monkeypatch.setattr(campaign, "_SUBJECT", "tests.faults.test_campaign:deadly")
-    few = manifest.model_copy(update={"faults": manifest.faults[:5]})
+    few = manifest.model_copy(update={"faults": manifest.faults[2:4]})
     found = run(folder, few)
-    assert [found[fault.id].outcome == outcome for fault in few.faults] == [False, False, True, False, False]
+    assert [found[fault.id].outcome == outcome for fault in few.faults] == [True, False]
 
 
 def deadly(**keywords):

@@ -28,7 +28,7 @@ def test_a_worker_that_dies_loses_no_result(engine, smollm, tmp_path, monkeypatc
     from distributed import LocalCluster
 
     monkeypatch.setattr(campaign, "_CHUNK", 4)
-    setup = Setup(path=str(smollm.path), sha256="0" * 64, prompt=tuple(PROMPT), rows=5, threads=1)
+    setup = Setup(path=str(smollm.path), sha256=smollm.sha256, prompt=tuple(PROMPT), rows=5, threads=1)
     faults = [
         Fault(kind="activation-scale", site=f"l_out-{layer}/ADD", phase="first", value=2.0) for layer in range(20)
     ]

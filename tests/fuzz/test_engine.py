@@ -17,8 +17,9 @@ from harness.cli import fuzz as commands
 from harness.compare.inference import Floor
 from harness.errors import MissingPackageError, UserError
 from harness.fuzz import engine as fuzzing
-from harness.fuzz.engine import Tried, floor_for, fuzz, prompts, try_input
+from harness.fuzz.engine import Tried, fuzz, prompts, try_input
 from harness.laboratory.invariants import invariants_named
+from harness.laboratory.noise import floor_of_one, floor_of_two
 from harness.stage import StageFailedError
 from harness.values import Failure
 from harness.worker import Worker
@@ -141,7 +142,7 @@ def test_prompts_are_of_every_kind():
     made = []
 
     @seed(0)
-    @settings(max_examples=200, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1000, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(prompts(1000, [0, 1], shortest=2))
     def collect(ids):
         made.append(ids)
@@ -164,11 +165,11 @@ def test_an_input_that_the_model_cannot_be_asked():
 
 
 def test_the_limit_is_that_of_two_runs(project):
-    floor = floor_for(project, "smollm2-135m-instruct")
+    floor = floor_of_two(floor_of_one(project, "smollm2-135m-instruct"))
     assert floor.limit == pytest.approx(2 * 3 * 0.0357582)
     assert floor.mean == pytest.approx(2 * 3 * 0.00826446)
     assert "cache f16/f16, no flash attention" in floor.source
-    assert floor_for(project, "never-measured") is None
+    assert floor_of_two(floor_of_one(project, "never-measured")) is None
 
 
 def test_a_hurt_engine_is_found_and_the_prompt_made_small(engine, smollm, project, monkeypatch):
@@ -176,7 +177,7 @@ def test_a_hurt_engine_is_found_and_the_prompt_made_small(engine, smollm, projec
     child = Child(Worker("tests.laboratory.hurt:served", {"path": str(smollm.path), "what": "negate"}))
     # The whole way down takes seconds more; it is seen above.
     monkeypatch.setattr(fuzzing, "_SHRINKS", 30)
-    floor = floor_for(project, "smollm2-135m-instruct")
+    floor = floor_of_two(floor_of_one(project, "smollm2-135m-instruct"))
     try:
         (tried,) = fuzz(child, invariants_named(["n_ubatch"]), floor, examples=15, number=0, call=CALL)
         assert tried.status == "broken"

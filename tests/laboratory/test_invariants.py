@@ -10,7 +10,6 @@ import pytest
 from harness.child import Child
 from harness.compare.inference import Floor
 from harness.errors import UserError
-from harness.fuzz.engine import floor_for
 from harness.ggml import RMS_NORM_EPS, Watcher, float_parameters
 from harness.laboratory.invariants import (
     INVARIANTS,
@@ -22,6 +21,7 @@ from harness.laboratory.invariants import (
     invariants_named,
     open_engine,
 )
+from harness.laboratory.noise import floor_of_one, floor_of_two
 from harness.worker import Worker
 from tests.conftest import ROOT
 
@@ -33,7 +33,7 @@ FED = [name for name in NAMES if name != "end_ids"]
 
 @pytest.fixture(scope="module")
 def floor(project) -> Floor:
-    return floor_for(project, "smollm2-135m-instruct")
+    return floor_of_two(floor_of_one(project, "smollm2-135m-instruct"))
 
 
 @pytest.fixture(scope="module")

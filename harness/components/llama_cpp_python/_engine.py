@@ -114,6 +114,7 @@ class Engine(TappedLlama):
         with contextlib.suppress(Done):
             answer: Any = self.llm.create_chat_completion(**body)
             plan.answer = answer if isinstance(answer, dict) else list(answer)
+        self.nodes.check()
         return plan
 
 

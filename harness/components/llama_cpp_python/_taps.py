@@ -22,8 +22,9 @@ import time_machine
 from llama_cpp import llama_chat_format
 from llama_cpp import llama_cpp as low_level
 
-from harness.components.llama_cpp_python._library import library_digest, log_warnings, type_name, with_type_ids
+from harness.components.llama_cpp_python._library import library_digest, type_name, with_type_ids
 from harness.ggml import Nodes
+from harness.llama_log import log_warnings
 
 _FORMATTER = "chat_formatter"
 _PLAIN = (bool, int, float, str, list, dict)

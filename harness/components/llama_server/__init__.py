@@ -139,20 +139,22 @@ class LlamaServer:
             ids = (*tokens.ids, *forced[:done])
             found = generation_of(self._main.complete(ids, asked, TOP))
             in_force.update(found.settings)
-            return positions_of(found) or self._inside_a_character(ids, asked, found.chosen[0])
+            return positions_of(found) or self._inside_a_character(ids, asked, found.chosen)
 
         generation = force(forced, run, in_force)
         left = {name: value for name, value in in_force.items() if name not in _ENDS}
         return generation.model_copy(update={"settings": left})
 
-    def _inside_a_character(self, ids: Sequence[int], asked: Json, chosen: int) -> list[Position]:
-        """Return the position of an id that ends inside a character, whose numbers the server drops.
+    def _inside_a_character(self, ids: Sequence[int], asked: Json, chosen: Sequence[int]) -> list[Position]:
+        """Return the position of the first id chosen, which ends inside a character: the server drops its numbers.
 
         They are those before sampling, so they are the same when another id is made to be chosen.
         """
+        if not chosen:
+            return []
         bias = {"logit_bias": [[self._plain_id(), _CERTAIN]], "cache_prompt": True, "n_predict": 1}
         again = positions_of(generation_of(self._main.complete(ids, {**asked, **bias}, TOP)))
-        return [position._replace(chosen=chosen) for position in again]
+        return [position._replace(chosen=chosen[0]) for position in again]
 
     def _plain_id(self) -> int:
         return self._main.tokenize(".").ids[-1]
