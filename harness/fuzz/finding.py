@@ -1,0 +1,108 @@
+"""What the search finds: a broken property, one root cause with all the inputs and subjects that show it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from harness.values import Value
+
+_HEX, _NUMBER = re.compile(r"0x[0-9a-f]+"), re.compile(r"\d+")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+class Output(Value):
+    """What one part gave.
+
+    Attributes:
+        by: The part, and what it was asked where that differs from one to the next ("jinja2, arguments as text").
+        text: What it gave; ids are written as JSON. None where it gave nothing.
+        error: How it ended instead.
+    """
+
+    by: str
+    text: str | None = None
+    error: str | None = None
+
+
+class Broken(Value):
+    """A property that one input breaks.
+
+    Attributes:
+        name: The property's name.
+        path: The parts it is broken on, by name: one, or those that disagree (`jinja2 / minijinja`).
+        cause: What tells one root cause from another; see `cause_of`. Says nothing about the input's own text.
+        message: One line for a human.
+        shown: The outputs side by side.
+    """
+
+    name: str
+    path: str
+    cause: str
+    message: str
+    shown: tuple[Output, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What is one finding."""
+        return self.name, self.path, self.cause
+
+
+class Finding(Value):
+    """One root cause.
+
+    Attributes:
+        broken: The property as the example breaks it.
+        sentence: What must hold.
+        subjects: Which templates, tokenizers or formats show it.
+        inputs: How many inputs showed it, over all of them.
+        example: The shortest input that shows it, as JSON.
+        subject: Of which subject the example is.
+        command: Tries this example again.
+        test: The source of a pytest function that does.
+        known: Whether a baseline holds it already.
+    """
+
+    broken: Broken
+    sentence: str
+    subjects: tuple[str, ...]
+    inputs: int
+    example: Any
+    subject: str
+    command: str = ""
+    test: str = ""
+    known: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """What a baseline keeps: the same root cause has the same one in every run."""
+        return hashlib.sha256("\0".join(self.broken.key).encode("utf-8")).hexdigest()[:16]
+
+
+def cause_of(text: str) -> str:
+    """Return a message without what differs from input to input: quoted texts, numbers, addresses."""
+    return _NUMBER.sub("N", _HEX.sub("ADDRESS", _QUOTED.sub("TEXT", text)))[:200]
+
+
+def size_of(example: Any) -> tuple[int, str]:
+    """Return a key by which a shorter example comes first, and the same always before the same."""
+    text = json.dumps(example, ensure_ascii=True, sort_keys=True, default=str)
+    return len(text), text
+
+
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings with those of one root cause joined: the shortest example stays."""
+    found: dict[tuple[str, str, str], Finding] = {}
+    for one in findings:
+        other = found.get(one.broken.key)
+        if other is None:
+            found[one.broken.key] = one
+            continue
+        shorter = min(one, other, key=lambda finding: size_of(finding.example))
+        subjects = tuple(dict.fromkeys([*other.subjects, *one.subjects]))
+        inputs = one.inputs + other.inputs
+        found[one.broken.key] = shorter.model_copy(update={"subjects": subjects, "inputs": inputs})
+    return list(found.values())
