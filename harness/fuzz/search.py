@@ -101,6 +101,7 @@ class Search(Generic[T]):
     def _explored(self, inputs: SearchStrategy[T], examples: int, number: int, small: set[Key]) -> Key | None:
         """Run once; return the root cause whose example was made small, or None where there was no new one."""
         target: Key | None = None
+        smallest: T | None = None
         left = _SHRINKS
 
         @seed(number)
@@ -115,7 +116,7 @@ class Search(Generic[T]):
         )
         @given(inputs)
         def holds(example: T) -> None:
-            nonlocal target, left
+            nonlocal target, smallest, left
             if self._is_over() or left == 0:
                 return
             tried = self.result.inputs
@@ -125,6 +126,7 @@ class Search(Generic[T]):
             elif self.result.inputs > tried:
                 left -= 1
             if target in keys:
+                smallest = example
                 raise _BrokenError
 
         # Hypothesis would leave a folder with notes where the program runs.
@@ -136,6 +138,10 @@ class Search(Generic[T]):
                 pass
             finally:
                 set_hypothesis_home_dir(None)
+        if target is not None and smallest is not None:
+            found = self.result.found[target]
+            found.example = smallest
+            found.broken = next(one for one in self._look(smallest) if one.key == target)
         return target
 
     def _look(self, example: T) -> Sequence[Broken]:
