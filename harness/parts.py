@@ -9,7 +9,9 @@ it the same way.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -138,3 +140,33 @@ def make(path: str, **keywords: Any) -> Any:
     if not name:
         raise ValueError(f"{path!r} is no package.module:Class")
     return getattr(importlib.import_module(module), name)(**keywords)
+
+
+class TimedOut(BaseException):
+    """Raised into what runs too long. No `Exception`, so that no template's engine catches it."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Stop what takes too long, in the main thread of a process.
+
+    Raises:
+        PartError: of kind `limit`: it took too long, too much memory, or too deep a recursion.
+    """
+
+    def stop(*_: object) -> None:
+        raise TimedOut
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except TimedOut:
+        raise PartError("limit", f"took longer than {seconds:g} s") from None
+    except MemoryError:
+        raise PartError("limit", "needed too much memory") from None
+    except RecursionError:
+        raise PartError("limit", "recursion too deep") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

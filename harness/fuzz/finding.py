@@ -106,3 +106,45 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
         inputs = one.inputs + other.inputs
         found[one.broken.key] = shorter.model_copy(update={"subjects": subjects, "inputs": inputs})
     return list(found.values())
+
+
+class FuzzReport(Value):
+    """What a search came to, for a report.
+
+    Attributes:
+        kind: What was searched: `template`, `tokenizer` or `parser`.
+        subject: What was named: a file, a package, a model, ...
+        findings: The root causes, new ones first.
+        facts: What was done and with what, by name, in the order in which it is shown.
+        properties: What was held, by name: the sentence.
+        held: How often each property was held, by name.
+        subjects: How many subjects there were.
+        ended: Whether the time was over before the examples were.
+        notes: What a reader must know besides.
+    """
+
+    kind: str
+    subject: str
+    findings: tuple[Finding, ...]
+    facts: dict[str, str]
+    properties: dict[str, str]
+    held: dict[str, int]
+    subjects: int = 1
+    ended: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def new(self) -> tuple[Finding, ...]:
+        """The findings that no baseline holds."""
+        return tuple(finding for finding in self.findings if not finding.known)
+
+    @property
+    def line(self) -> str:
+        """The result in one line."""
+        known = len(self.findings) - len(self.new)
+        besides = f" ({known} in the baseline)" if known else ""
+        if not self.new:
+            return f"{self.kind} {self.subject}: nothing new is broken{besides}"
+        broken = len({finding.broken.name for finding in self.new})
+        causes = f"{len(self.new)} root cause{'' if len(self.new) == 1 else 's'}"
+        return f"{self.kind} {self.subject}: {causes} in {broken} propert{'y' if broken == 1 else 'ies'}{besides}"

@@ -1,0 +1,108 @@
+"""In what way two renders of one conversation differ: the same difference everywhere is one finding."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from harness.compare.hunks import common_prefix
+from harness.fuzz.finding import cause_of
+from harness.parts import PartError
+
+_SPACE = re.compile(r"\s+")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&#39;", "'"), ("&#34;", '"'), ("&quot;", '"'), ("&amp;", "&"))
+_WORDS = re.compile(r"\b(None|none|null|nil|undefined)\b"), re.compile(r"\b(True|true)\b|\b(False|false)\b")
+_NUMBER = re.compile(r"\b(\d+)\.0\b")
+_AROUND = 12
+
+
+def difference(reference: str | PartError, other: str | PartError) -> str | None:
+    """Return the cause of a difference in words that say nothing of the input; None where there is none.
+
+    Two that end are the same where both refuse, or both fail: engines word their errors differently.
+    """
+    if isinstance(other, PartError):
+        if isinstance(reference, PartError):
+            refused = [one.kind == "refused" for one in (reference, other)]
+            return None if refused[0] == refused[1] else "only one of the two refuses on purpose"
+        return f"ends where the other renders: {ending(other)}"
+    if isinstance(reference, PartError):
+        return f"renders where the other ends: {ending(reference)}"
+    if reference == other:
+        return None
+    for what, plain in _FORMS:
+        if plain(reference) == plain(other):
+            return what
+    if plain_of_all(reference) == plain_of_all(other):
+        return "several of white space, escapes, JSON's order and words"
+    at = common_prefix(reference, other)
+    return f"other text: {cause_of(repr(reference[at : at + _AROUND]))} or {cause_of(repr(other[at : at + _AROUND]))}"
+
+
+def ending(error: PartError) -> str:
+    """Return how a part ended, without what differs from input to input."""
+    return " ".join(word for word in (error.kind, error.name, cause_of(error.message)) if word)
+
+
+def plain_of_all(text: str) -> str:
+    """Return a text without anything that one of the known differences is about."""
+    for _, plain in reversed(_FORMS):
+        text = plain(text)
+    return text
+
+
+def _without_space(text: str) -> str:
+    return _SPACE.sub("", text)
+
+
+def _unescaped(text: str) -> str:
+    text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text.replace("\\/", "/"))
+    for entity, character in _ENTITIES:
+        text = text.replace(entity, character)
+    return text
+
+
+def _sorted_json(text: str) -> str:
+    """Return a text with all JSON objects in it written with sorted keys and no spaces."""
+    parts: list[str] = []
+    place = 0
+    decoder = json.JSONDecoder()
+    for opened in re.finditer(r"[\[{]", text):
+        if opened.start() < place:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, opened.start())
+        except ValueError:
+            continue
+        parts += [text[place : opened.start()], _canonical(value)]
+        place = end
+    return "".join([*parts, text[place:]])
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _one_none(text: str) -> str:
+    return _WORDS[0].sub("null", text)
+
+
+def _one_bool(text: str) -> str:
+    return _WORDS[1].sub(lambda found: found[0].lower(), text)
+
+
+def _numbers(text: str) -> str:
+    return _NUMBER.sub(r"\1", text)
+
+
+_FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("white space", _without_space),
+    ("escapes of <, >, &, ', / or of other characters", _unescaped),
+    ("the order or the spacing of JSON", _sorted_json),
+    ("the word for none", _one_none),
+    ("the words for true and false", _one_bool),
+    ("whole numbers with or without .0", _numbers),
+)

@@ -1,0 +1,122 @@
+"""The child process in which templates of unknown origin are rendered: all engines, one subject after the other."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from harness import parts
+from harness.fuzz.finding import Broken
+from harness.fuzz.search import Search, found_in
+from harness.fuzz.strategies import conversations
+from harness.fuzz.template.properties import judge, properties_named
+from harness.fuzz.template.trial import Conversation, Side, Subject, Trial
+from harness.values import Json
+
+
+class Bench:
+    """Holds properties against templates.
+
+    Args:
+        engines: Import paths of `TemplateEngine`s; the first is the reference.
+        properties: Names of properties; all where none is named.
+        conversations: Those that every subject is tried on.
+        tokenizer: The import path of a `Tokenizer`, and what it is made with; None for none.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[str],
+        properties: Sequence[str],
+        conversations: Sequence[Json],
+        tokenizer: tuple[str, Json] | None = None,
+    ) -> None:
+        self._engines = [parts.make(path) for path in engines]
+        self._properties = properties_named(properties)
+        self._conversations = [Conversation(one) for one in conversations]
+        self._tokenizer = None if tokenizer is None else parts.make(tokenizer[0], **tokenizer[1])
+        # A template's recursion ends at Python's limit, and its renderer's frames are several to one of its own.
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 2000))
+
+    def identity(self) -> dict[str, str]:
+        """Return the engines' versions, by name."""
+        return {engine.name: engine.version() for engine in self._engines}
+
+    def sweep(self, subject: Json) -> Json:
+        """Try the conversations that every subject is tried on.
+
+        Returns:
+            `found`: a list of `broken`, `example` and `inputs`; `checks`, `renders`, and `refused`: the conversations
+            that the template refuses with a message of its own.
+        """
+        work = _Work(self, Subject.model_validate(subject))
+        search: Search[Json] = Search(work.check)
+        for one in self._conversations:
+            work.known = one
+            search.replay([one.data])
+        return work.result(search)
+
+    def explore(self, subject: Json, examples: int, number: int, seconds: float | None, replay: Sequence[Json]) -> Json:
+        """Try what failed before, then made-up conversations; see `sweep` for what is returned."""
+        work = _Work(self, Subject.model_validate(subject))
+        search: Search[Json] = Search(work.check, seconds)
+        search.replay(replay)
+        control = tuple(work.subject.control) or ("<|im_end|>",)
+        search.explore(conversations(adversarial="all", control=control), examples=examples, number=number)
+        return work.result(search)
+
+    def look(self, subject: Json, example: Json) -> Json:
+        """Try one conversation; see `sweep` for what is returned."""
+        work = _Work(self, Subject.model_validate(subject))
+        search: Search[Json] = Search(work.check)
+        search.replay([example])
+        return work.result(search)
+
+    def sides(self, subject: Subject) -> list[Side]:
+        """Return a template in every engine."""
+        return [Side(engine, subject.source) for engine in self._engines]
+
+    def judged(
+        self, subject: Subject, sides: Sequence[Side], conversation: Conversation
+    ) -> tuple[list[Broken], int, Trial]:
+        """Return what a conversation breaks, the number of checks, and the trial."""
+        trial = Trial(subject, sides, conversation, self._tokenizer)
+        broken, checks = judge(trial, self._properties)
+        return broken, checks, trial
+
+
+class _Work:
+    """One subject at work."""
+
+    def __init__(self, bench: Bench, subject: Subject) -> None:
+        self.subject = subject
+        self.known: Conversation | None = None
+        self._bench = bench
+        self._sides = bench.sides(subject)
+        self._checks = self._renders = 0
+        self._began = time.perf_counter()
+
+    def check(self, example: Json) -> list[Broken]:
+        """Return what a conversation breaks."""
+        known = self.known is not None and self.known.data is example
+        conversation = self.known if known and self.known is not None else Conversation(example)
+        broken, checks, trial = self._bench.judged(self.subject, self._sides, conversation)
+        self._checks += checks
+        self._renders += trial.renders
+        return broken
+
+    def result(self, search: Search[Json]) -> Json:
+        """Return what came of it, as JSON."""
+        found = [
+            {"broken": one.broken.model_dump(mode="json"), "example": one.example, "inputs": one.inputs}
+            for one in found_in(search)
+        ]
+        return {
+            "found": found,
+            "inputs": search.result.inputs,
+            "ended": search.result.ended,
+            "checks": self._checks,
+            "renders": self._renders,
+            "seconds": time.perf_counter() - self._began,
+        }

@@ -1,0 +1,366 @@
+"""What must hold of a chat template, each with a name and a sentence. See `harness fuzz template --list`.
+
+A property is judged on one path: a template in one engine. Only `engines-agree` looks at several.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UserError, unknown_name
+from harness.fuzz.finding import Broken, Output, cause_of
+from harness.fuzz.template.agreement import difference, ending
+from harness.fuzz.template.trial import Side, Trial
+from harness.parts import PartError
+
+Check = Callable[[Trial, Side], Iterator[Broken] | None]
+"""Yields what is broken; None where the property does not apply."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property.
+
+    Attributes:
+        name: Its name.
+        sentence: What must hold.
+        check: Holds it against a trial.
+    """
+
+    name: str
+    sentence: str
+    check: Check
+
+
+PROPERTIES: dict[str, Property] = {}
+
+
+def _property(name: str, sentence: str) -> Callable[[Check], Check]:
+    def register(check: Check) -> Check:
+        PROPERTIES[name] = Property(name, sentence, check)
+        return check
+
+    return register
+
+
+def properties_named(names: Sequence[str]) -> list[Property]:
+    """Return properties by name; all where none is named.
+
+    Raises:
+        UserError: there is no such property.
+    """
+    for name in names:
+        if name not in PROPERTIES:
+            raise unknown_name("property", name, PROPERTIES)
+    return [PROPERTIES[name] for name in dict.fromkeys(names)] if names else list(PROPERTIES.values())
+
+
+def judge(trial: Trial, properties: Sequence[Property]) -> tuple[list[Broken], int]:
+    """Return what a trial breaks, and how many checks were made: one a property and engine that it applies to."""
+    broken: list[Broken] = []
+    checks = 0
+    for one in properties:
+        for side in trial.sides:
+            found = one.check(trial, side)
+            if found is None:
+                continue
+            checks += 1
+            broken += found
+    return broken, checks
+
+
+def _broken(name: str, side: Side, cause: str, message: str, *shown: Output) -> Broken:
+    return Broken(name=name, path=side.name, cause=cause, message=message, shown=shown)
+
+
+@_property("engines-agree", "all template engines give the same text for the same conversation, or none gives any")
+def _engines_agree(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    reference = trial.sides[0]
+    if side is reference:
+        return None
+    one, other = trial.render(reference), trial.render(side)
+    if any(isinstance(seen, PartError) and seen.kind == "unsupported" for seen in (one, other)):
+        return None
+    cause = difference(one, other)
+    if cause is None:
+        return iter(())
+    path = f"{reference.name} / {side.name}"
+    shown = trial.shown(reference), trial.shown(side)
+    return iter([Broken(name="engines-agree", path=path, cause=cause, message=cause, shown=shown)])
+
+
+@_property("renders", "a conversation in OpenAI's form renders, or the template refuses it with a message of its own")
+def _renders(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    seen = trial.render(side)
+    if not isinstance(seen, PartError) or seen.kind == "refused":
+        return iter(())
+    if seen.kind == "unsupported":
+        return None
+    missing = f"; nobody passes the variable {seen.name!r}" if seen.kind == "undefined" and seen.name else ""
+    return iter([_broken("renders", side, ending(seen), f"{seen.message}{missing}", trial.shown(side))])
+
+
+@_property("text-verbatim", "what the caller wrote stands in the prompt as it was written, in the same order")
+def _text_verbatim(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    messages, marks = trial.conversation.marks
+    prompt = trial.render(side, "marked", lambda: messages)
+    if isinstance(prompt, PartError) or not marks:
+        return None
+    return _held_verbatim(trial, side, prompt)
+
+
+def _held_verbatim(trial: Trial, side: Side, prompt: str) -> Iterator[Broken]:
+    marks = trial.conversation.marks[1]
+    seen = set()
+    for mark in marks:
+        how = mark.found_in(prompt)
+        if how in ("verbatim", "trimmed", "json") or (how, mark.role) in seen:
+            continue
+        seen.add((how, mark.role))
+        yield _broken(
+            "text-verbatim",
+            side,
+            f"the text of role {mark.role} is {how}",
+            f"the {mark.role}'s text {mark.before + mark.after!r} is {how}",
+            trial.shown(side, "marked"),
+        )
+    # A system text may be folded into another message, so only the others keep their order.
+    places = [at for mark in marks if mark.role != "system" and (at := prompt.find(mark.text)) >= 0]
+    if places != sorted(places):
+        message = "the texts stand in another order than the messages"
+        yield _broken("text-verbatim", side, "another order", message, trial.shown(side, "marked"))
+
+
+@_property("history-is-prefix", "the prompt of a conversation begins with the prompt of its first messages")
+def _history_is_prefix(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    if not trial.conversation.requests or trial.conversation.has_reasoning:
+        return None
+    whole = trial.closed(side)
+    if isinstance(whole, PartError):
+        return None
+    return _history_held(trial, side, whole)
+
+
+def _history_held(trial: Trial, side: Side, whole: str) -> Iterator[Broken]:
+    for count in trial.conversation.requests:
+        before = trial.closed(side, count)
+        if isinstance(before, PartError) or whole.startswith(before):
+            continue
+        kind = "of white space at its end" if whole.startswith(before.rstrip()) else "of what was said"
+        yield _broken(
+            "history-is-prefix",
+            side,
+            f"a later turn changes the text {kind}",
+            f"the prompt of the first {count} messages is no prefix of the prompt of them all",
+            trial.shown(side, f"closed {count}"),
+            trial.shown(side, "closed"),
+        )
+        return
+
+
+@_property("opening-is-kept", "what opened an assistant's turn stands before the answer when it is history")
+def _opening_is_kept(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    if not trial.conversation.requests or trial.conversation.has_reasoning:
+        return None
+    whole = trial.closed(side)
+    if isinstance(whole, PartError):
+        return None
+    return _opening_held(trial, side, whole)
+
+
+def _opening_held(trial: Trial, side: Side, whole: str) -> Iterator[Broken]:
+    for count in trial.conversation.requests:
+        closed = trial.closed(side, count)
+        form = f"first {count}"
+        opened = trial.render(side, form, lambda count=count: trial.conversation.messages[:count])  # type: ignore[misc]
+        if isinstance(closed, PartError) or isinstance(opened, PartError) or not whole.startswith(closed):
+            continue
+        if whole.startswith(opened) or not opened.startswith(closed):
+            continue
+        lost = opened[len(closed) :]
+        yield _broken(
+            "opening-is-kept",
+            side,
+            f"opens with {lost[-40:]!r}, which the history does not have",
+            f"the model answered after {lost!r}; as history the answer stands after something else",
+            trial.shown(side, form),
+            trial.shown(side, "closed"),
+        )
+        return
+
+
+@_property("opening-is-suffix", "opening the assistant's turn adds a text at the end and changes nothing before it")
+def _opening_is_suffix(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    opened, closed = trial.render(side), trial.closed(side)
+    if isinstance(opened, PartError) or isinstance(closed, PartError):
+        return None
+    if opened.startswith(closed):
+        return iter(())
+    message = "without the opened turn the prompt is not what it is with it, up to there"
+    shown = trial.shown(side), trial.shown(side, "closed")
+    return iter([_broken("opening-is-suffix", side, "the text before the opened turn changes", message, *shown)])
+
+
+@_property("one-bos", "the prompt begins with the BOS at most once, and has it nowhere else")
+def _one_bos(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    bos = trial.subject.variables.get("bos_token")
+    prompt = trial.render(side)
+    if not isinstance(bos, str) or not bos or isinstance(prompt, PartError) or bos in trial.conversation.text:
+        return None
+    count = prompt.count(bos)
+    if count == 0 or (count == 1 and prompt.startswith(bos)):
+        return iter(())
+    cause = "more than one BOS" if count > 1 else "a BOS that is not at the beginning"
+    return iter([_broken("one-bos", side, cause, f"{count} times {bos!r} in the prompt", trial.shown(side))])
+
+
+@_property("arguments-alike", "arguments as JSON text and as a mapping give the same prompt, or neither gives one")
+def _arguments_alike(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    forms = trial.conversation.arguments_as
+    if not forms or "tool_calls" not in trial.subject.source:
+        return None
+    text, mapping = (trial.render(side, f"arguments as {form}", lambda form=form: forms[form]) for form in forms)  # type: ignore[misc]
+    cause = _argument_difference(text, mapping)
+    if cause is None:
+        return iter(())
+    shown = (trial.shown(side, f"arguments as {form}") for form in forms)
+    return iter([_broken("arguments-alike", side, cause, cause, *shown)])
+
+
+def _argument_difference(text: str | PartError, mapping: str | PartError) -> str | None:
+    if isinstance(text, PartError):
+        return None if isinstance(mapping, PartError) else f"as text it ends: {ending(text)}"
+    if isinstance(mapping, PartError):
+        return f"as a mapping it ends: {ending(mapping)}"
+    if text == mapping:
+        return None
+
+    return "text is quoted as JSON once more" if text.count('\\"') > mapping.count('\\"') else "another text"
+
+
+@_property("same-clock-same-text", "the same conversation at the same time gives the same prompt")
+def _same_clock_same_text(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    once = trial.render(side)
+    if isinstance(once, PartError):
+        return None
+    again = trial.render(side, "again")
+    if once == again:
+        return iter(())
+    shown = trial.shown(side), trial.shown(side, "again")
+    return iter([_broken("same-clock-same-text", side, "another text the second time", "it changes by itself", *shown)])
+
+
+@_property("tools-appear", "a template that knows tools shows every declared one: its name, description and parameters")
+def _tools_appear(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    tools = trial.conversation.tools
+    if not tools or "tools" not in trial.subject.source:
+        return None
+    prompt = trial.render(side)
+    if isinstance(prompt, PartError):
+        return None
+    return _tools_shown(trial, side, prompt, [tool.get("function", tool) for tool in tools])
+
+
+def _tools_shown(trial: Trial, side: Side, prompt: str, functions: Sequence[Any]) -> Iterator[Broken]:
+    missing: dict[str, str] = {}
+    for function in functions:
+        properties = (function.get("parameters") or {}).get("properties") or {}
+        wanted = [("name", function.get("name")), ("description", function.get("description"))]
+        wanted += [("parameter", name) for name in properties]
+        for what, text in wanted:
+            if isinstance(text, str) and text and not _shown(text, prompt):
+                missing.setdefault(what, text)
+    if "name" in missing:
+        missing = {"name": missing["name"]}
+    for what, text in missing.items():
+        cause = f"a tool's {what} is not there as it was written"
+        yield _broken("tools-appear", side, cause, f"the {what} {text!r} is not in the prompt", trial.shown(side))
+
+
+def _shown(text: str, prompt: str) -> bool:
+    forms = (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
+    return any(form in prompt for form in forms) or " ".join(text.split()) in " ".join(prompt.split())
+
+
+@_property("no-python", "no value shows as Python writes it: no None, True or False, no quotes of a repr")
+def _no_python(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    prompt = trial.render(side)
+    if isinstance(prompt, PartError):
+        return None
+    return _python_found(trial, side, prompt)
+
+
+_WORDS = re.compile(r"\b(?:None|True|False)\b|<[\w.]+ object at |\bUndefined\b")
+
+
+def _python_found(trial: Trial, side: Side, prompt: str) -> Iterator[Broken]:
+    conversation = trial.conversation
+    for value, what in _values(conversation):
+        written = repr(value)
+        if written in prompt and written not in conversation.text and json.loads(json.dumps(value)) == value:
+            cause = f"{what} as Python writes it"
+            yield _broken("no-python", side, cause, f"{what} shows as {written[:80]}", trial.shown(side))
+            return
+    written_by_us = _WORDS.findall(conversation.text)
+    for word in dict.fromkeys(_WORDS.findall(prompt)):
+        if word not in written_by_us and prompt.count(word) > _by_itself(trial, word):
+            yield _broken(
+                "no-python", side, f"the word {cause_of(word)}", f"{word!r} is in the prompt", trial.shown(side)
+            )
+            return
+
+
+def _by_itself(trial: Trial, word: str) -> int:
+    """Return how often a template writes a word of its own: its source has it between tags."""
+    return sum(text.count(word) for text in re.split(r"\{[{%#].*?[}%#]\}", trial.subject.source, flags=re.DOTALL))
+
+
+def _values(conversation: Any) -> Iterator[tuple[Any, str]]:
+    for call in conversation.calls:
+        if call.get("arguments") and isinstance(call["arguments"], dict):
+            yield call["arguments"], "arguments"
+    for message in conversation.messages:
+        if isinstance(message.get("content"), list) and message["content"]:
+            yield message["content"], "a list of content parts"
+        for call in message.get("tool_calls") or ():
+            yield call, "a tool call"
+    for tool in conversation.tools or ():
+        yield tool, "a tool"
+        function = tool.get("function") or {}
+        yield function, "a tool's function"
+        if function.get("parameters"):
+            yield function["parameters"], "a tool's parameters"
+
+
+@_property("caller-writes-no-control-token", "nothing that the caller writes becomes a control token")
+def _no_control(trial: Trial, side: Side) -> Iterator[Broken] | None:
+    tokenizer = trial.tokenizer
+    written = [text for text in trial.subject.control if text in trial.conversation.text]
+    if tokenizer is None or not written:
+        return None
+    prompt = trial.render(side)
+    plain = trial.render(side, "without control texts", lambda: _without(trial, written))
+    if isinstance(prompt, PartError) or isinstance(plain, PartError):
+        return None
+    control = set(tokenizer.special.values())
+    counts = [sum(one in control for one in tokenizer.encode(text, special=True)) for text in (prompt, plain)]
+    if counts[0] == counts[1]:
+        return iter(())
+    message = f"{written[0]!r} in a message is a control token of the prompt"
+    return iter(
+        [_broken("caller-writes-no-control-token", side, "control texts are parsed", message, trial.shown(side))]
+    )
+
+
+def _without(trial: Trial, written: Sequence[str]) -> list[Any]:
+    text = json.dumps(trial.conversation.messages, ensure_ascii=False)
+    for one in written:
+        text = text.replace(json.dumps(one, ensure_ascii=False)[1:-1], "x")
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise UserError("the messages are no list")
+    return found

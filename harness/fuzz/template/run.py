@@ -1,0 +1,219 @@
+"""Many templates on made-up conversations: spread over child processes, one that dies is a finding and not the end."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import Any, Final
+
+from harness.fuzz.finding import Broken, Finding, Output, merged
+from harness.fuzz.template.properties import PROPERTIES
+from harness.fuzz.template.trial import Subject
+from harness.values import Json, Value
+from harness.worker import Worker, WorkerDiedError
+
+MEMORY: Final = 2 << 30
+_SECONDS: Final = 120.0
+"""The time that one template may take in a sweep. It is only reached where a render cannot be interrupted."""
+
+
+class Statistics(Value):
+    """What a run came to.
+
+    Attributes:
+        subjects: How many templates.
+        inputs: How many conversations, over all of them.
+        checks: How many times a property was held against an engine's render of one.
+        renders: How many renders.
+        engines: The engines' versions, by name.
+        ended: Whether the time was over before the examples were.
+    """
+
+    subjects: int = 0
+    inputs: int = 0
+    checks: int = 0
+    renders: int = 0
+    engines: dict[str, str] = {}  # noqa: RUF012  # pydantic copies it
+    ended: bool = False
+
+
+class Plan(Value):
+    """What is tried.
+
+    Attributes:
+        engines: Import paths of the engines by name; the first is the reference.
+        properties: Names of properties; all where none is named.
+        examples: Made-up conversations for each template, beside the fixed ones; 0 for these only.
+        number: The seed.
+        seconds: The time budget of all, or None.
+        workers: Child processes at once.
+    """
+
+    engines: dict[str, str]
+    properties: tuple[str, ...] = ()
+    examples: int = 0
+    number: int = 0
+    seconds: float | None = None
+    workers: int = 0
+
+
+def fuzz_templates(
+    plan: Plan,
+    subjects: Sequence[Subject],
+    conversations: Sequence[Json],
+    failed: Mapping[str, Sequence[Json]],
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[list[Finding], Statistics]:
+    """Try templates on conversations.
+
+    Args:
+        plan: What is tried.
+        subjects: The templates.
+        conversations: Those that every template is tried on.
+        failed: By subject, conversations that broke something before.
+        progress: Told how many templates are done.
+
+    Returns:
+        The findings, one a root cause, those on most templates first; and what was done.
+    """
+    run = _Run(plan, conversations)
+    findings: list[Finding] = []
+    total = Statistics()
+    with run.pool() as submit:
+        futures = [submit(run.tried, subject, failed.get(subject.name, ())) for subject in subjects]
+        for done, future in enumerate(as_completed(futures), start=1):
+            found, statistics = future.result()
+            findings += found
+            total = _added(total, statistics)
+            progress(done)
+    joined = sorted(merged(sorted(findings, key=lambda one: one.subject)), key=_order)
+    return joined, total.model_copy(update={"engines": run.engines})
+
+
+def look_again(plan: Plan, subject: Subject, example: Json) -> tuple[list[Finding], Statistics]:
+    """Try one conversation on one template, as a finding's command does."""
+    run = _Run(plan.model_copy(update={"workers": 1}), ())
+    with run.pool() as submit:
+        found, statistics = submit(run.looked, subject, example).result()
+    return sorted(merged(found), key=_order), statistics.model_copy(update={"engines": run.engines})
+
+
+def _order(finding: Finding) -> tuple[Any, ...]:
+    return -len(finding.subjects), list(PROPERTIES).index(finding.broken.name), finding.broken.key
+
+
+class _Run:
+    def __init__(self, plan: Plan, conversations: Sequence[Json]) -> None:
+        self._plan = plan
+        self._conversations = list(conversations)
+        self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._count = plan.workers or os.cpu_count() or 1
+        self._left = plan.seconds
+        self._lock = threading.Lock()
+        self.engines: dict[str, str] = {}
+
+    @contextmanager
+    def pool(self) -> Iterator[Callable[..., Any]]:
+        """Hold child processes for as long as the context is open; yields what runs a call in one of them."""
+        workers = [self._worker(self._plan.engines) for _ in range(self._count)]
+        executor = ThreadPoolExecutor(self._count)
+        try:
+            self.engines = workers[0].call("identity")
+            for worker in workers:
+                self._workers.put(worker)
+            yield executor.submit
+        finally:
+            # A child that is at work is ended: who waits for it hears of its death.
+            executor.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.close()
+
+    def tried(self, subject: Subject, failed: Sequence[Json]) -> tuple[list[Finding], Statistics]:
+        """Try one template."""
+        found, statistics = self._asked(subject, "sweep")
+        if self._plan.examples:
+            more, other = self._asked(
+                subject,
+                "explore",
+                examples=self._plan.examples,
+                number=self._plan.number,
+                seconds=self._left,
+                replay=list(failed),
+            )
+            found, statistics = [*found, *more], _added(statistics, other)
+        return found, statistics.model_copy(update={"subjects": 1})
+
+    def looked(self, subject: Subject, example: Json) -> tuple[list[Finding], Statistics]:
+        """Try one conversation."""
+        found, statistics = self._asked(subject, "look", example=example)
+        return found, statistics.model_copy(update={"subjects": 1})
+
+    def _asked(self, subject: Subject, method: str, **arguments: Any) -> tuple[list[Finding], Statistics]:
+        worker = self._workers.get()
+        try:
+            return _read(subject, worker.call(method, subject=subject.model_dump(mode="json"), **arguments))
+        except WorkerDiedError as death:
+            return self._deadly(subject, method, arguments, death), Statistics()
+        finally:
+            self._workers.put(worker)
+
+    def _deadly(self, subject: Subject, method: str, arguments: Json, death: WorkerDiedError) -> list[Finding]:
+        """Return which engine a template ends the process of, each tried alone."""
+        found: list[Finding] = []
+        for name, path in self._plan.engines.items():
+            with self._worker({name: path}) as alone:
+                try:
+                    found += _read(subject, alone.call(method, subject=subject.model_dump(mode="json"), **arguments))[0]
+                except WorkerDiedError as own:
+                    found.append(_died(subject, name, own))
+        return found or [_died(subject, "all engines together", death)]
+
+    def _worker(self, engines: Mapping[str, str]) -> Worker:
+        init = {
+            "engines": list(engines.values()),
+            "properties": list(self._plan.properties),
+            "conversations": self._conversations,
+        }
+        seconds = _SECONDS if self._plan.seconds is None else self._plan.seconds + _SECONDS
+        return Worker("harness.fuzz.template.child:Bench", init, seconds=seconds, memory=MEMORY)
+
+
+def _read(subject: Subject, answer: Json) -> tuple[list[Finding], Statistics]:
+    findings = [
+        Finding(
+            broken=(broken := Broken.model_validate(one["broken"])),
+            sentence=PROPERTIES[broken.name].sentence,
+            subjects=(subject.name,),
+            inputs=one["inputs"],
+            example=one["example"],
+            subject=subject.name,
+        )
+        for one in answer["found"]
+    ]
+    counted = {name: answer[name] for name in ("inputs", "checks", "renders", "ended")}
+    return findings, Statistics(**counted)
+
+
+def _died(subject: Subject, engine: str, death: WorkerDiedError) -> Finding:
+    failure = death.failure
+    said = f"the process that renders it {failure.describe()}"
+    broken = Broken(
+        name="renders",
+        path=engine,
+        cause=f"ends the process: {failure.reason}",
+        message=said,
+        shown=(Output(by=engine, error=said),),
+    )
+    sentence = PROPERTIES["renders"].sentence
+    return Finding(
+        broken=broken, sentence=sentence, subjects=(subject.name,), inputs=1, example=None, subject=subject.name
+    )
+
+
+def _added(one: Statistics, other: Statistics) -> Statistics:
+    counted = {name: getattr(one, name) + getattr(other, name) for name in ("subjects", "inputs", "checks", "renders")}
+    return one.model_copy(update={**counted, "ended": one.ended or other.ended})
