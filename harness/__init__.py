@@ -34,6 +34,7 @@ _HOME = {
     "Verdict": "verdict",
     "check": "session",
     "find_project": "project",
+    "fuzz_template": "fuzz.template.api",
     "load_case": "golden",
     "load_stack": "stack",
     "open_session": "session",

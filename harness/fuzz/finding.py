@@ -11,6 +11,7 @@ from typing import Any
 from harness.values import Value
 
 _HEX, _NUMBER = re.compile(r"0x[0-9a-f]+"), re.compile(r"\d+")
+_NAME = re.compile(r"[A-Za-z_]\w{0,30}(?: object)?")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
@@ -83,8 +84,9 @@ class Finding(Value):
 
 
 def cause_of(text: str) -> str:
-    """Return a message without what differs from input to input: quoted texts, numbers, addresses."""
-    return _NUMBER.sub("N", _HEX.sub("ADDRESS", _QUOTED.sub("TEXT", text)))[:200]
+    """Return a message without what differs from input to input: quoted texts but for names, numbers, addresses."""
+    told = _QUOTED.sub(lambda found: found[0] if _NAME.fullmatch(found[0][1:-1]) else "TEXT", text)
+    return _NUMBER.sub("N", _HEX.sub("ADDRESS", told))[:200]
 
 
 def size_of(example: Any) -> tuple[int, str]:

@@ -58,6 +58,10 @@ class _BrokenError(Exception):
     """Tells Hypothesis that an input breaks a property."""
 
 
+class _Over(BaseException):
+    """Ends a run of Hypothesis at once, which catches every `Exception`."""
+
+
 class Search(Generic[T]):
     """A search.
 
@@ -118,7 +122,7 @@ class Search(Generic[T]):
         def holds(example: T) -> None:
             nonlocal target, smallest, left
             if self._is_over() or left == 0:
-                return
+                raise _Over
             tried = self.result.inputs
             keys = {one.key for one in self._look(example)} - small
             if target is None:
@@ -134,7 +138,7 @@ class Search(Generic[T]):
             set_hypothesis_home_dir(folder)
             try:
                 holds()
-            except (_BrokenError, BaseExceptionGroup):
+            except (_BrokenError, _Over, BaseExceptionGroup):
                 pass
             finally:
                 set_hypothesis_home_dir(None)

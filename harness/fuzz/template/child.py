@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
+from collections import Counter
 from collections.abc import Sequence
 
 from harness import parts
+from harness.fuzz import conversations
 from harness.fuzz.finding import Broken
 from harness.fuzz.search import Search, found_in
-from harness.fuzz.strategies import conversations
 from harness.fuzz.template.properties import judge, properties_named
 from harness.fuzz.template.trial import Conversation, Side, Subject, Trial
 from harness.values import Json
@@ -47,8 +47,8 @@ class Bench:
         """Try the conversations that every subject is tried on.
 
         Returns:
-            `found`: a list of `broken`, `example` and `inputs`; `checks`, `renders`, and `refused`: the conversations
-            that the template refuses with a message of its own.
+            `found`: a list of `broken`, `example` and `inputs`; `inputs`: how many were tried; `held`: how often
+            each property was; `renders`, and whether the time was over (`ended`).
         """
         work = _Work(self, Subject.model_validate(subject))
         search: Search[Json] = Search(work.check)
@@ -79,11 +79,11 @@ class Bench:
 
     def judged(
         self, subject: Subject, sides: Sequence[Side], conversation: Conversation
-    ) -> tuple[list[Broken], int, Trial]:
-        """Return what a conversation breaks, the number of checks, and the trial."""
+    ) -> tuple[list[Broken], Counter[str], Trial]:
+        """Return what a conversation breaks, how often each property was held, and the trial."""
         trial = Trial(subject, sides, conversation, self._tokenizer)
-        broken, checks = judge(trial, self._properties)
-        return broken, checks, trial
+        broken, held = judge(trial, self._properties)
+        return broken, held, trial
 
 
 class _Work:
@@ -94,15 +94,15 @@ class _Work:
         self.known: Conversation | None = None
         self._bench = bench
         self._sides = bench.sides(subject)
-        self._checks = self._renders = 0
-        self._began = time.perf_counter()
+        self._held: Counter[str] = Counter()
+        self._renders = 0
 
     def check(self, example: Json) -> list[Broken]:
         """Return what a conversation breaks."""
         known = self.known is not None and self.known.data is example
         conversation = self.known if known and self.known is not None else Conversation(example)
-        broken, checks, trial = self._bench.judged(self.subject, self._sides, conversation)
-        self._checks += checks
+        broken, held, trial = self._bench.judged(self.subject, self._sides, conversation)
+        self._held += held
         self._renders += trial.renders
         return broken
 
@@ -116,7 +116,6 @@ class _Work:
             "found": found,
             "inputs": search.result.inputs,
             "ended": search.result.ended,
-            "checks": self._checks,
+            "held": dict(self._held),
             "renders": self._renders,
-            "seconds": time.perf_counter() - self._began,
         }

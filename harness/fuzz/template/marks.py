@@ -56,7 +56,7 @@ class Mark:
                 return "json"
             if stands(_html_safe(one), _html_safe(other)):
                 return "escaped as HTML"
-        if stands(html.escape(self.before), html.escape(self.after)):
+        if html.unescape(before).endswith(self.before) and html.unescape(after).startswith(self.after):
             return "escaped as HTML"
         return "changed"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,19 +30,25 @@ class Property:
         name: Its name.
         sentence: What must hold.
         check: Holds it against a trial.
+        in_own_words: Whether each engine words the same cause in its own way.
+        any_input: Whether it must hold of conversations too that OpenAI's API would refuse.
     """
 
     name: str
     sentence: str
     check: Check
+    in_own_words: bool = False
+    any_input: bool = False
 
 
 PROPERTIES: dict[str, Property] = {}
+EVERY = "every engine"
+"""The path of what is broken in all of several engines for the same cause: it is the template's."""
 
 
-def _property(name: str, sentence: str) -> Callable[[Check], Check]:
+def _property(name: str, sentence: str, **how: bool) -> Callable[[Check], Check]:
     def register(check: Check) -> Check:
-        PROPERTIES[name] = Property(name, sentence, check)
+        PROPERTIES[name] = Property(name, sentence, check, **how)
         return check
 
     return register
@@ -59,25 +66,43 @@ def properties_named(names: Sequence[str]) -> list[Property]:
     return [PROPERTIES[name] for name in dict.fromkeys(names)] if names else list(PROPERTIES.values())
 
 
-def judge(trial: Trial, properties: Sequence[Property]) -> tuple[list[Broken], int]:
-    """Return what a trial breaks, and how many checks were made: one a property and engine that it applies to."""
+def judge(trial: Trial, properties: Sequence[Property]) -> tuple[list[Broken], Counter[str]]:
+    """Return what a trial breaks, and how often each property was held: once an engine that it applies to.
+
+    What is broken in every engine for the same cause is one thing: the template's own.
+    """
     broken: list[Broken] = []
-    checks = 0
+    held: Counter[str] = Counter()
     for one in properties:
-        for side in trial.sides:
-            found = one.check(trial, side)
-            if found is None:
-                continue
-            checks += 1
-            broken += found
-    return broken, checks
+        if not (trial.conversation.is_openai or one.any_input):
+            continue
+        found = [one.check(trial, side) for side in trial.sides]
+        applied = [list(brokens) for brokens in found if brokens is not None]
+        held[one.name] += len(applied)
+        everywhere = len(applied) == len(trial.sides) > 1
+        broken += _joined(applied, one.in_own_words) if everywhere else [each for side in applied for each in side]
+    return broken, held
+
+
+def _joined(sides: Sequence[Sequence[Broken]], in_own_words: bool) -> list[Broken]:
+    """Return what is broken on the sides, what is broken on all of them for the same cause once."""
+    if in_own_words and all(sides):
+        shown = tuple(output for side in sides for output in side[0].shown)
+        return [sides[0][0].model_copy(update={"path": EVERY, "shown": shown})]
+    common = set.intersection(*({one.cause for one in side} for side in sides))
+    first = [one.model_copy(update={"path": EVERY}) for one in sides[0] if one.cause in common]
+    return first + [one for side in sides for one in side if one.cause not in common]
 
 
 def _broken(name: str, side: Side, cause: str, message: str, *shown: Output) -> Broken:
     return Broken(name=name, path=side.name, cause=cause, message=message, shown=shown)
 
 
-@_property("engines-agree", "all template engines give the same text for the same conversation, or none gives any")
+@_property(
+    "engines-agree",
+    "all template engines give the same text for the same conversation, or none gives any",
+    any_input=True,
+)
 def _engines_agree(trial: Trial, side: Side) -> Iterator[Broken] | None:
     reference = trial.sides[0]
     if side is reference:
@@ -93,15 +118,22 @@ def _engines_agree(trial: Trial, side: Side) -> Iterator[Broken] | None:
     return iter([Broken(name="engines-agree", path=path, cause=cause, message=cause, shown=shown)])
 
 
-@_property("renders", "a conversation in OpenAI's form renders, or the template refuses it with a message of its own")
+@_property(
+    "renders",
+    "a conversation in OpenAI's form renders, or the template refuses it with a message of its own",
+    in_own_words=True,
+)
 def _renders(trial: Trial, side: Side) -> Iterator[Broken] | None:
-    seen = trial.render(side)
+    # What a template does to arguments that are a text is looked at by a property of its own.
+    mappings = trial.conversation.arguments_as.get("mapping")
+    form = "whole" if mappings is None else "arguments as mapping"
+    seen = trial.render(side, form, None if mappings is None else lambda: mappings)
     if not isinstance(seen, PartError) or seen.kind == "refused":
         return iter(())
     if seen.kind == "unsupported":
         return None
     missing = f"; nobody passes the variable {seen.name!r}" if seen.kind == "undefined" and seen.name else ""
-    return iter([_broken("renders", side, ending(seen), f"{seen.message}{missing}", trial.shown(side))])
+    return iter([_broken("renders", side, ending(seen), f"{seen.message}{missing}", trial.shown(side, form))])
 
 
 @_property("text-verbatim", "what the caller wrote stands in the prompt as it was written, in the same order")
@@ -218,7 +250,11 @@ def _one_bos(trial: Trial, side: Side) -> Iterator[Broken] | None:
     return iter([_broken("one-bos", side, cause, f"{count} times {bos!r} in the prompt", trial.shown(side))])
 
 
-@_property("arguments-alike", "arguments as JSON text and as a mapping give the same prompt, or neither gives one")
+@_property(
+    "arguments-alike",
+    "arguments as JSON text and as a mapping give the same prompt, or neither gives one",
+    in_own_words=True,
+)
 def _arguments_alike(trial: Trial, side: Side) -> Iterator[Broken] | None:
     forms = trial.conversation.arguments_as
     if not forms or "tool_calls" not in trial.subject.source:
@@ -242,7 +278,7 @@ def _argument_difference(text: str | PartError, mapping: str | PartError) -> str
     return "text is quoted as JSON once more" if text.count('\\"') > mapping.count('\\"') else "another text"
 
 
-@_property("same-clock-same-text", "the same conversation at the same time gives the same prompt")
+@_property("same-clock-same-text", "the same conversation at the same time gives the same prompt", any_input=True)
 def _same_clock_same_text(trial: Trial, side: Side) -> Iterator[Broken] | None:
     once = trial.render(side)
     if isinstance(once, PartError):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any, Final
+
+from pydantic import Field
 
 from harness.fuzz.finding import Broken, Finding, Output, merged
 from harness.fuzz.template.properties import PROPERTIES
@@ -27,7 +30,7 @@ class Statistics(Value):
     Attributes:
         subjects: How many templates.
         inputs: How many conversations, over all of them.
-        checks: How many times a property was held against an engine's render of one.
+        held: How often each property was held against what an engine made of one, by name.
         renders: How many renders.
         engines: The engines' versions, by name.
         ended: Whether the time was over before the examples were.
@@ -35,10 +38,15 @@ class Statistics(Value):
 
     subjects: int = 0
     inputs: int = 0
-    checks: int = 0
+    held: dict[str, int] = Field(default_factory=dict)
     renders: int = 0
-    engines: dict[str, str] = {}  # noqa: RUF012  # pydantic copies it
+    engines: dict[str, str] = Field(default_factory=dict)
     ended: bool = False
+
+    @property
+    def checks(self) -> int:
+        """How many checks were made."""
+        return sum(self.held.values())
 
 
 class Plan(Value):
@@ -194,7 +202,7 @@ def _read(subject: Subject, answer: Json) -> tuple[list[Finding], Statistics]:
         )
         for one in answer["found"]
     ]
-    counted = {name: answer[name] for name in ("inputs", "checks", "renders", "ended")}
+    counted = {name: answer[name] for name in ("inputs", "held", "renders", "ended")}
     return findings, Statistics(**counted)
 
 
@@ -215,5 +223,6 @@ def _died(subject: Subject, engine: str, death: WorkerDiedError) -> Finding:
 
 
 def _added(one: Statistics, other: Statistics) -> Statistics:
-    counted = {name: getattr(one, name) + getattr(other, name) for name in ("subjects", "inputs", "checks", "renders")}
-    return one.model_copy(update={**counted, "ended": one.ended or other.ended})
+    counted = {name: getattr(one, name) + getattr(other, name) for name in ("subjects", "inputs", "renders")}
+    held = dict(Counter(one.held) + Counter(other.held))
+    return one.model_copy(update={**counted, "held": held, "ended": one.ended or other.ended})

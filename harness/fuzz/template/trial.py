@@ -12,6 +12,7 @@ from pydantic import Field
 
 from harness.fuzz.finding import Output
 from harness.fuzz.template.marks import Mark, marked
+from harness.fuzz.template.openai_form import in_openai_form
 from harness.parts import Compiled, PartError, Rendering, TemplateEngine, Tokenizer, limited
 from harness.values import Json, Value
 
@@ -62,6 +63,11 @@ class Conversation:
             for at, role in enumerate(roles[:-1])
             if role in ("user", "tool") and roles[at + 1] == "assistant" and at + 2 < len(roles)
         ]
+
+    @cached_property
+    def is_openai(self) -> bool:
+        """Whether it is one that OpenAI's API would take."""
+        return in_openai_form(self.messages, self.tools)
 
     @cached_property
     def has_reasoning(self) -> bool:

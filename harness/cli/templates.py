@@ -1,0 +1,145 @@
+"""The command that tries chat templates on made-up conversations: fuzz template."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.searching import (
+    Again,
+    BaselineFile,
+    Database,
+    Examples,
+    Only,
+    Seconds,
+    Seed,
+    Write,
+    concluded,
+    example_of,
+    remembered,
+)
+from harness.cli.shared import As, Format, Html, Junit, Markdown, Outputs, Sarif, Where, progress_line, project_at
+
+if TYPE_CHECKING:
+    from harness.fuzz.finding import Finding
+    from harness.fuzz.template.run import Plan, Statistics
+
+_MANY = 8
+"""Templates from which on only the fixed conversations are tried, if nobody says how many."""
+_EXAMPLES = 100
+
+
+def fuzz_template(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEMPLATES",
+            help="A .jinja file, a folder, a GGUF, a tokenizer_config.json, a model, a stack or an installed package.",
+        ),
+    ],
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", help="A template engine; may be repeated. The first is the reference."),
+    ] = None,
+    template: Annotated[str | None, typer.Option("--template", help="Only this one of several templates.")] = None,
+    only: Only = None,
+    examples: Examples = None,
+    seconds: Seconds = None,
+    seed: Seed = 0,
+    example: Again = None,
+    baseline: BaselineFile = None,
+    write_baseline: Write = None,
+    database: Database = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes at once; 0 for one a core.")] = 0,
+    html: Html = None,
+    markdown: Markdown = None,
+    junit: Junit = None,
+    sarif: Sarif = None,
+    project: Where = None,
+    form: As = Format.TEXT,
+) -> None:
+    """Try chat templates on made-up conversations in several template engines; needs no model and no golden."""
+    from harness.cli.searching import needs_hypothesis
+
+    outputs = Outputs("harness.report.fuzz", html=html, markdown=markdown, junit=junit, sarif=sarif)
+    needs_hypothesis()
+    from harness.fuzz import fixed_conversations
+    from harness.fuzz.template.api import DEFAULT_ENGINES, checked, chosen, engine_paths
+    from harness.fuzz.template.properties import properties_named
+    from harness.fuzz.template.run import Plan, fuzz_templates, look_again
+    from harness.fuzz.template.subjects import subjects
+
+    found = chosen(subjects(project_at(project), name), template)
+    count = examples if examples is not None else (_EXAMPLES if len(found) < _MANY else 0)
+    properties_named(only or ())
+    plan = Plan(
+        engines=engine_paths(engine or DEFAULT_ENGINES),
+        properties=tuple(only or ()),
+        examples=count,
+        number=seed,
+        seconds=seconds,
+        workers=workers,
+    )
+    with remembered(database, "template", [subject.name for subject in found]) as memory, progress_line() as progress:
+        if example is None:
+            fixed = [{key: one[key] for key in ("messages", "tools") if key in one} for one in fixed_conversations()]
+            findings, statistics = fuzz_templates(
+                plan, found, fixed, memory.failed, lambda done: progress("templates", done, len(found))
+            )
+            memory.findings = findings
+        else:
+            findings, statistics = look_again(plan, found[0], checked(example_of(example)))
+    told = [one.model_copy(update=_again(one, name, len(found), plan)) for one in findings]
+    concluded(
+        kind="template",
+        subject=name,
+        findings=told,
+        facts=_facts(statistics),
+        properties={one.name: one.sentence for one in properties_named(plan.properties)},
+        held=statistics.held,
+        subjects=len(found),
+        ended=statistics.ended,
+        baseline=baseline,
+        write_baseline=write_baseline,
+        outputs=outputs,
+        form=form,
+        seed=seed,
+    )
+
+
+def _facts(statistics: Statistics) -> dict[str, str]:
+    return {
+        "templates": f"{statistics.subjects:,}",
+        "conversations": f"{statistics.inputs:,}",
+        "checks": f"{statistics.checks:,}",
+        "renders": f"{statistics.renders:,}",
+        **statistics.engines,
+    }
+
+
+def _again(finding: Finding, name: str, of: int, plan: Plan) -> dict[str, str]:
+    """Return the command and the pytest function that try a finding's example again."""
+    if finding.example is None:
+        words = ["harness", "fuzz", "template", name, "--template", finding.subject]
+        return {"command": shlex.join(words)}
+    which = ["--template", finding.subject] if of > 1 else []
+    engines = [word for engine in plan.engines for word in ("--engine", engine)]
+    words = ["harness", "fuzz", "template", name, *which, *engines, "--only", finding.broken.name]
+    words += ["--example", json.dumps(finding.example, ensure_ascii=True)]
+    return {"command": shlex.join(words), "test": _test(finding, name, of, list(plan.engines))}
+
+
+def _test(finding: Finding, name: str, of: int, engines: list[str]) -> str:
+    function = f"test_{finding.broken.name.replace('-', '_')}_{finding.fingerprint[:8]}"
+    where = f"{name!r}, conversation, template={finding.subject!r}" if of > 1 else f"{name!r}, conversation"
+    given: Any = finding.example
+    return (
+        f"from harness.fuzz import try_template\n\n\n"
+        f"def {function}():\n"
+        f'    """{finding.sentence[0].upper()}{finding.sentence[1:]}."""\n'
+        f"    conversation = {given!r}\n"
+        f"    assert try_template({where}, engines={engines!r}, properties={[finding.broken.name]!r}) == []\n"
+    )
