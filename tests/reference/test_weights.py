@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from harness.errors import ModelFileError
+from harness.families.tiny import write_gguf
 from harness.reference import weights
 from harness.reference.architectures import ARCHITECTURES
 from harness.reference.model_config import ModelConfig
@@ -49,22 +50,6 @@ def tiny_tensors(shapes: dict | None = None) -> dict:
     rng = np.random.default_rng(1)
     tensors = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in (shapes or tiny_shapes()).items()}
     return {name: 1 + np.abs(tensor) if tensor.ndim == 1 else tensor for name, tensor in tensors.items()}
-
-
-def write_gguf(path: Path, keys: dict, tensors: dict, architecture: str = "llama") -> Path:
-    """Write a model file; a tensor is an array or `(bytes, type)`."""
-    writer = gguf.GGUFWriter(path, architecture)
-    add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-    for key, value in keys.items():
-        add.get(type(value), writer.add_array)(key, value)
-    for name, tensor in tensors.items():
-        data, type_ = tensor if isinstance(tensor, tuple) else (tensor, None)
-        writer.add_tensor(name, data, raw_dtype=type_)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def refusal(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""Family packs: each family's own tokenizer and published template, out of packages, around tiny random weights."""
