@@ -74,6 +74,8 @@ def _component(name: str) -> Line:
         return Line(name=name, ready=False, says=str(error))
     distribution, _ = component.requires
     stages = ", ".join(stage for stage in Stage if stage in component.stages)
+    if not distribution:
+        return Line(name=name, ready=True, says=stages)
     version = "" if missing_distribution(distribution) else f" {importlib.metadata.version(distribution)}"
     return Line(name=name, ready=True, says=f"{distribution}{version}: {stages}")
 

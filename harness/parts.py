@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Never, Protocol
 
 from harness.values import Json
 
@@ -41,6 +41,43 @@ class PartError(Exception):
         self.kind, self.message, self.name, self.line = kind, message, name, line
 
 
+class TimedOut(BaseException):
+    """A part is interrupted, because its time is over. No `Exception`: nothing that a part catches may hold it."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Interrupt what takes longer, and tell what needs too much time, memory or depth as a part's `limit`.
+
+    For the main thread: the interruption is the handler of SIGALRM, which runs between two bytecodes. What computes
+    outside Python for long has to have a limit of its own. Memory is limited by whoever made the process.
+
+    Args:
+        seconds: The time.
+
+    Raises:
+        PartError: of kind `limit`.
+    """
+
+    def over(*_: object) -> Never:
+        raise TimedOut
+
+    before = signal.signal(signal.SIGALRM, over)
+    try:
+        try:
+            # Again every second: an interruption is lost where Python cannot raise, as in a destructor.
+            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+    except TimedOut:
+        raise PartError("limit", f"no answer in {seconds:g} s", "TimedOut") from None
+    except (MemoryError, RecursionError) as error:
+        raise PartError("limit", str(error) or "out of memory", type(error).__name__) from error
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 @dataclass(frozen=True)
 class Rendering:
     """What a template engine is asked.
@@ -50,7 +87,7 @@ class Rendering:
         tools: In OpenAI's form, or None.
         opens: Whether the assistant's turn is opened (`add_generation_prompt`).
         variables: Further variables: the texts of special tokens (`bos_token`, ...) and template variables.
-        clock: The time that the template sees.
+        clock: The time that the template sees; without a zone it is local.
     """
 
     messages: Sequence[Json]
@@ -58,6 +95,11 @@ class Rendering:
     opens: bool = True
     variables: Mapping[str, Any] = field(default_factory=dict)
     clock: datetime = CLOCK
+
+    @property
+    def local(self) -> datetime:
+        """The clock as this machine's shows it, without a zone: what `datetime.now()` gives."""
+        return local_time(self.clock)
 
 
 class Compiled(Protocol):
@@ -129,44 +171,20 @@ class Tokenizer(Protocol):
         """
 
 
+def local_time(clock: datetime) -> datetime:
+    """Return a time as this machine's clock shows it, without a zone; one that has none is that already."""
+    return clock if clock.tzinfo is None else clock.astimezone().replace(tzinfo=None)
+
+
 def make(path: str, **keywords: Any) -> Any:
     """Make a part in this process, out of the import path of its class.
 
     Raises:
         ImportError: what it needs is not installed.
+        UserError: what it needs beside Python is not there.
         ValueError: the path is no `package.module:Class`.
     """
     module, _, name = path.partition(":")
     if not name:
         raise ValueError(f"{path!r} is no package.module:Class")
     return getattr(importlib.import_module(module), name)(**keywords)
-
-
-class TimedOut(BaseException):
-    """Raised into what runs too long. No `Exception`, so that no template's engine catches it."""
-
-
-@contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Stop what takes too long, in the main thread of a process.
-
-    Raises:
-        PartError: of kind `limit`: it took too long, too much memory, or too deep a recursion.
-    """
-
-    def stop(*_: object) -> None:
-        raise TimedOut
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    except TimedOut:
-        raise PartError("limit", f"took longer than {seconds:g} s") from None
-    except MemoryError:
-        raise PartError("limit", "needed too much memory") from None
-    except RecursionError:
-        raise PartError("limit", "recursion too deep") from None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

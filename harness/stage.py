@@ -190,7 +190,7 @@ class Component(AbstractContextManager["Component"], Protocol):
     name: ClassVar[str]
     stages: ClassVar[frozenset[Stage]]
     requires: ClassVar[tuple[str, str]]
-    """The distribution that must be installed, and the extra of this package that brings it."""
+    """The distribution that must be installed, and the extra of this package that brings it; empty where none must."""
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None: ...
 

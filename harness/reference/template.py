@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from harness.errors import MissingPackageError
+from harness.parts import local_time
 from harness.stage import StageFailedError, StageRefusedError
+from harness.transformers_renderer import Clock, TransformersRenderer
 from harness.values import CaseOptions, Json, Prompt, Refusal, Request
 from harness.worker import RemoteError, Worker, WorkerDiedError
 
@@ -82,14 +84,10 @@ class ReferenceTemplate:
 
 
 class _MarkedClock:
-    """Stands in for `datetime` where the library's `strftime_now` looks at the clock."""
-
-    @classmethod
-    def now(cls) -> type[_MarkedClock]:
-        return cls
+    """A clock that tells what it is asked for instead of the time."""
 
     @staticmethod
-    def strftime(form: str) -> str:
+    def strftime(form: str, /) -> str:
         """Return the format itself, marked."""
         return f"{_DATE_START}{form}{_DATE_END}"
 
@@ -98,10 +96,7 @@ class Renderer:
     """The child's side."""
 
     def __init__(self, template: str, special_texts: Mapping[str, str], control_tokens: Sequence[str]) -> None:
-        # Imported here: the parent never needs it.
-        from transformers.utils import chat_template_utils
-
-        self._library: Any = chat_template_utils
+        self._renderer = TransformersRenderer()
         self._template = template
         self._special_texts = special_texts
         longest_first = sorted(control_tokens, key=len, reverse=True)
@@ -127,23 +122,23 @@ class Renderer:
         }
 
     def _text(
-        self, messages: list[Json], tools: list[Json] | None, options: CaseOptions, keywords: Json, *, opens: bool
+        self,
+        messages: list[Json],
+        tools: list[Json] | None,
+        options: CaseOptions,
+        keywords: Json,
+        *,
+        opens: bool,
+        clock: Clock | None = None,
     ) -> str:
-        import time_machine
-
-        clock = options.clock
-        local = clock.astimezone() if clock.tzinfo is None else clock
-        with time_machine.travel(local, tick=False):
-            rendered, _ = self._library.render_jinja_template(
-                conversations=[messages],
-                tools=tools,
-                chat_template=self._template,
-                add_generation_prompt=opens,
-                continue_final_message=options.continue_final_message,
-                **keywords,
-            )
-        assert isinstance(rendered[0], str)
-        return rendered[0]
+        return self._renderer.render(
+            self._template,
+            messages,
+            tools,
+            {**keywords, "continue_final_message": options.continue_final_message},
+            opens=opens,
+            clock=clock or local_time(options.clock),
+        )
 
     def _dates(
         self,
@@ -160,14 +155,10 @@ class Renderer:
         A render with a clock that prints its format between two private-use characters shows it. Where that does not
         give the text back (the template looks into the date), no span is known and none is returned.
         """
-        clock = self._library.datetime
-        self._library.datetime = _MarkedClock
         try:
-            rendered = self._text(messages, tools, given, keywords, opens=opens)
+            rendered = self._text(messages, tools, given, keywords, opens=opens, clock=_MarkedClock())
         except Exception:  # noqa: BLE001 - a template may do anything to what it takes for a date
             return []
-        finally:
-            self._library.datetime = clock
         spans: list[tuple[int, int, str]] = []
         parts: list[str] = []
         length = 0
@@ -188,8 +179,9 @@ class Renderer:
         transformers marks such text with two private-use characters; a render of the marked messages shows where it
         went. Where the marks change the render otherwise, the spans are not known and none are returned.
         """
-        mark = self._library.mark_control_tokens
-        start, end = self._library._CONTROL_TOKEN_START, self._library._CONTROL_TOKEN_END
+        library = self._renderer.library
+        mark = library.mark_control_tokens
+        start, end = library._CONTROL_TOKEN_START, library._CONTROL_TOKEN_END
         marked = mark(messages, self._control_tokens)
         marked_tools = mark(tools, self._control_tokens)
         if (marked, marked_tools) == (messages, tools):

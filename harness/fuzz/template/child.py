@@ -6,6 +6,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
 from harness import parts
 from harness.fuzz import conversations
 from harness.fuzz.finding import Broken
@@ -13,6 +16,18 @@ from harness.fuzz.search import Search, found_in
 from harness.fuzz.template.properties import judge, properties_named
 from harness.fuzz.template.trial import Conversation, Side, Subject, Trial
 from harness.values import Json
+
+_CONTROL = ("<|im_end|>", "</s>")
+"""Texts of control tokens for a template that stands alone."""
+_HARD = (
+    *("control-tokens", "poison", "nfc", "digits", "whitespace", "han", "template-code"),
+    *("parts", "empty", "two-users", "assistant-first", "system-later", "developer"),
+    *("mapping-arguments", "nested", "numbers", "named-results"),
+)
+_WILD = (
+    *("nul", "null-content", "no-content-key"),
+    *("broken-arguments", "odd-ids", "unanswered-calls", "orphan-results", "bare-tools"),
+)
 
 
 class Bench:
@@ -62,8 +77,7 @@ class Bench:
         work = _Work(self, Subject.model_validate(subject))
         search: Search[Json] = Search(work.check, seconds)
         search.replay(replay)
-        control = tuple(work.subject.control) or ("<|im_end|>",)
-        search.explore(conversations(adversarial="all", control=control), examples=examples, number=number)
+        search.explore(inputs(work.subject.control or _CONTROL), examples=examples, number=number)
         return work.result(search)
 
     def look(self, subject: Json, example: Json) -> Json:
@@ -84,6 +98,13 @@ class Bench:
         trial = Trial(subject, sides, conversation, self._tokenizer)
         broken, held = judge(trial, self._properties)
         return broken, held, trial
+
+
+def inputs(control: Sequence[str]) -> SearchStrategy[Json]:
+    """Return a strategy for conversations: plain ones, ones with hard texts, and ones that OpenAI's API refuses too."""
+    hard = conversations(adversarial=_HARD, control=tuple(control), reasoning=None, prefill=None)
+    wild = conversations(adversarial=(*_HARD, *_WILD), control=tuple(control), reasoning=None, prefill=None)
+    return st.one_of(conversations(), hard, wild)
 
 
 class _Work:
