@@ -11,6 +11,7 @@ from typing import Any
 from harness.values import Value
 
 _HEX, _NUMBER = re.compile(r"0x[0-9a-f]+"), re.compile(r"\d+")
+_NESTED = re.compile(r"\{.*\}|\[.*\]", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]\w{0,30}(?: object)?")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
@@ -80,12 +81,14 @@ class Finding(Value):
     @property
     def fingerprint(self) -> str:
         """What a baseline keeps: the same root cause has the same one in every run."""
-        return hashlib.sha256("\0".join(self.broken.key).encode("utf-8")).hexdigest()[:16]
+        return hashlib.sha256("\0".join(self.broken.key).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def cause_of(text: str) -> str:
-    """Return a message without what differs from input to input: quoted texts but for names, numbers, addresses."""
-    told = _QUOTED.sub(lambda found: found[0] if _NAME.fullmatch(found[0][1:-1]) else "TEXT", text)
+    """Return a message without what differs from input to input: values, quoted texts but for names, numbers."""
+    told = _QUOTED.sub(
+        lambda found: found[0] if _NAME.fullmatch(found[0][1:-1]) else "TEXT", _NESTED.sub("VALUE", text)
+    )
     return _NUMBER.sub("N", _HEX.sub("ADDRESS", told))[:200]
 
 

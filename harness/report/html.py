@@ -6,17 +6,14 @@ it, the embedded data cannot close its element, and the page forbids every scrip
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any, TypeVar
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.compare.outcome import Difference, Outcome
+from harness.report.assets import page
 from harness.report.difference import Place, place
 from harness.report.embed import embedded
 from harness.report.plots import case_plot, summary_plot
@@ -70,26 +67,19 @@ def to_html(sheets: Sequence[Sheet]) -> str:
     Args:
         sheets: What to show, one a model.
     """
-    script = asset("page.js")
     data, left_out = embedded(sheets)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(asset))
     plots = _Plots()
-    return environment.get_template("page.html").render(
+    return page(
+        "page.html",
+        ["page.css"],
+        script="page.js",
         sheets=[_sheet(f"s{at}", sheet, plots) for at, sheet in enumerate(sheets)],
         outcomes=[str(outcome) for outcome in Outcome],
         legend=[(str(outcome), sign) for outcome, sign in SIGNS.items()],
-        style=Markup(asset("page.css")),  # noqa: S704  # ours
-        script=Markup(script),  # noqa: S704  # ours
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         data=Markup(data),  # noqa: S704  # made harmless
         left_out=left_out,
         shown_findings=_FINDINGS,
     )
-
-
-def asset(name: str) -> str:
-    """Return a file of the folder `page`."""
-    return files("harness.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
 class _Plots:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree as Xml
 
 from harness.compare.outcome import Outcome
@@ -13,7 +14,7 @@ from harness.verdict import StageResult
 
 _PLACES = 8
 _LONGEST = 1_000
-_COUNTED = {Outcome.DIVERGED: "failures", Outcome.FAILED: "errors", Outcome.UNOBSERVED: "skipped"}
+_COUNTED = {"failure": "failures", "error": "errors", "skipped": "skipped"}
 
 
 def to_junit(sheets: Sequence[Sheet]) -> str:
@@ -22,53 +23,66 @@ def to_junit(sheets: Sequence[Sheet]) -> str:
     Args:
         sheets: What to show, one a model.
     """
+    return document([_suite(sheet) for sheet in sheets])
+
+
+def document(suites: Sequence[Xml.Element]) -> str:
+    """Return suites as one document, with the sums of their counts."""
     root = Xml.Element("testsuites")
-    totals = dict.fromkeys(("tests", *_COUNTED.values()), 0)
-    for sheet in sheets:
-        suite = _suite(sheet)
-        root.append(suite)
-        for name in totals:
-            totals[name] += int(suite.attrib[name])
     # The root has no count of skipped tests in the schema.
-    root.attrib.update({name: str(count) for name, count in totals.items() if name != "skipped"})
+    for name in ("tests", "failures", "errors"):
+        root.set(name, str(sum(int(suite.attrib[name]) for suite in suites)))
+    root.extend(suites)
     Xml.indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{Xml.tostring(root, encoding="unicode")}\n'
 
 
-def _suite(sheet: Sheet) -> Xml.Element:
-    results = [result for case in sheet.cases for result in case.results]
-    counts = dict.fromkeys(_COUNTED.values(), 0)
-    for result in results:
-        if outcome_of(result) in _COUNTED:
-            counts[_COUNTED[outcome_of(result)]] += 1
-    suite = Xml.Element("testsuite", name=_text(sheet.title), tests=str(len(results)))
-    suite.attrib.update({name: str(count) for name, count in counts.items()})
-    if sheet.made:
-        suite.set("timestamp", _text(sheet.made))
-    facts = {"verdict": sheet.line, "command": sheet.command, **sheet.parts}
-    properties = Xml.SubElement(suite, "properties")
+def suite(
+    title: str, tests: Sequence[Xml.Element], facts: Mapping[str, str], notes: Sequence[str], made: str = ""
+) -> Xml.Element:
+    """Return tests as a suite, counted.
+
+    Args:
+        title: Its name.
+        tests: Its tests.
+        facts: Its properties, by name.
+        notes: What it says besides.
+        made: When it ran, as ISO 8601; nothing where that is not known.
+    """
+    found = Xml.Element("testsuite", name=plain(title), tests=str(len(tests)))
+    tags = Counter(child.tag for test in tests for child in test)
+    found.attrib.update({name: str(tags[tag]) for tag, name in _COUNTED.items()})
+    if made:
+        found.set("timestamp", plain(made))
+    properties = Xml.SubElement(found, "properties")
     for name, value in facts.items():
-        Xml.SubElement(properties, "property", name=_text(name), value=_text(value))
-    suite.extend(_test(sheet, result) for result in results)
-    if sheet.notes:
-        Xml.SubElement(suite, "system-out").text = "\n".join(map(_text, sheet.notes))
-    return suite
+        Xml.SubElement(properties, "property", name=plain(name), value=plain(value))
+    found.extend(tests)
+    if notes:
+        Xml.SubElement(found, "system-out").text = "\n".join(map(plain, notes))
+    return found
+
+
+def plain(text: str) -> str:
+    """Return text with nothing in it that XML forbids: what does not show is written as its code point."""
+    return visible(shorten(text, _LONGEST))
+
+
+def _suite(sheet: Sheet) -> Xml.Element:
+    tests = [_test(sheet, result) for case in sheet.cases for result in case.results]
+    facts = {"verdict": sheet.line, "command": sheet.command, **sheet.parts}
+    return suite(sheet.title, tests, facts, sheet.notes, sheet.made)
 
 
 def _test(sheet: Sheet, result: StageResult) -> Xml.Element:
-    test = Xml.Element("testcase", classname=f"{_text(sheet.model)}.{_text(result.case)}", name=str(result.stage))
+    test = Xml.Element("testcase", classname=f"{plain(sheet.model)}.{plain(result.case)}", name=str(result.stage))
     outcome, difference = outcome_of(result), difference_of(result)
     if outcome is Outcome.UNOBSERVED:
-        Xml.SubElement(test, "skipped", message=_text(result.isolated.rule))
+        Xml.SubElement(test, "skipped", message=plain(result.isolated.rule))
     elif outcome.bad and difference is not None:
         tag = "failure" if outcome is Outcome.DIVERGED else "error"
-        ended = Xml.SubElement(test, tag, message=_text(difference.summary), type=difference.kind)
-        ended.text = "\n".join((_text(difference.summary), *diff_lines(difference, _PLACES)))
+        ended = Xml.SubElement(test, tag, message=plain(difference.summary), type=difference.kind)
+        ended.text = "\n".join((plain(difference.summary), *diff_lines(difference, _PLACES)))
     elif result.isolated.rule:
-        Xml.SubElement(test, "system-out").text = _text(result.isolated.rule)
+        Xml.SubElement(test, "system-out").text = plain(result.isolated.rule)
     return test
-
-
-def _text(text: str) -> str:
-    """Return text with nothing in it that XML forbids: what does not show is written as its code point."""
-    return visible(shorten(text, _LONGEST))

@@ -24,7 +24,8 @@ _NOTICE = 200
 _PLACES = 3
 _LONGEST = 600
 _CASES = 12
-_MARK = {"good": "\u2705", "bad": "\u274c", "unknown": "\u2754"}
+MARK = {"good": "\u2705", "bad": "\u274c", "unknown": "\u2754"}
+"""What stands before a result."""
 # All punctuation but what means nothing within a line; of the dots the one that makes a link.
 _MEANING = re.compile(r"""(?<=www)\.|_|[^\w ,.;()'"/=+%?{}^\u0080-\U0010ffff-]""", re.IGNORECASE)
 
@@ -70,7 +71,7 @@ def fence(lines: Sequence[str], language: str) -> str:
 
 
 def _head(sheet: Sheet) -> Iterator[str]:
-    yield f"### {_MARK[sheet.status]} {code(sheet.line)}"
+    yield f"### {MARK[sheet.status]} {code(sheet.line)}"
     made = f", {code(sheet.made)}" if sheet.made else ""
     yield f"{code(sheet.title)}, {_number(len(sheet.cases), 'case')}{made}"
     rows = ["| stage | status | cases | why |", "|---|---|---|---|"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
@@ -39,15 +39,27 @@ def to_sarif(sheets: Sequence[Sheet]) -> str:
     """
     results = [result for sheet in sheets for result in (*_findings(sheet), *_unobserved(sheet))]
     rules = sorted({result["ruleId"] for result in results}, key=_rule_order)
-    for result in results:
-        result["ruleIndex"] = rules.index(result["ruleId"])
-    driver = {"name": "harness", "version": version(_DISTRIBUTION), "rules": [_rule(rule) for rule in rules]}
-    log = {
-        "$schema": SCHEMA,
-        "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}],
-    }
-    return json.dumps(log, ensure_ascii=True, indent=2) + "\n"
+    return log([_rule(rule) for rule in rules], results)
+
+
+def log(rules: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> str:
+    """Return a log of one run.
+
+    Args:
+        rules: The descriptors of all rules that results name by `ruleId`.
+        results: The results, without `ruleIndex`.
+    """
+    index = {rule["id"]: at for at, rule in enumerate(rules)}
+    driver = {"name": "harness", "version": version(_DISTRIBUTION), "rules": rules}
+    indexed = [{**result, "ruleIndex": index[result["ruleId"]]} for result in results]
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": indexed}
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, ensure_ascii=True, indent=2) + "\n"
+
+
+def message(text: str) -> str:
+    """Return text as a message's: no link and no placeholder is read in it (SARIF 2.1.0, 3.11.5 and 3.11.6)."""
+    shown = visible(shorten(text, _LONGEST)).replace("{", "{{").replace("}", "}}")
+    return re.sub(r"\[(?=[^\[\]]*\]\()", r"\\[", shown)
 
 
 def _rule_order(rule: str) -> tuple[int, int]:
@@ -100,7 +112,7 @@ def _result(
     result: dict[str, Any] = {
         "ruleId": f"{stage}/{kind}",
         "level": _level(kind),
-        "message": {"text": "\n".join(map(_text, (f"{sheet.title}: {stage}: {lines[0]}", *lines[1:])))},
+        "message": {"text": "\n".join(map(message, (f"{sheet.title}: {stage}: {lines[0]}", *lines[1:])))},
         "locations": [_location(sheet, stage, case)],
     }
     if others:
@@ -128,9 +140,3 @@ def _fingerprint(sheet: Sheet, stage: Stage, kind: str, cause: Iterable[str]) ->
     """Return what is the same for the same defect in another run: no number, no case, no place, no time."""
     told = json.dumps([sheet.title, sheet.model, stage, kind, *cause])
     return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _text(text: str) -> str:
-    """Return text as a message's: no link and no placeholder is read in it (SARIF 2.1.0, 3.11.5 and 3.11.6)."""
-    shown = visible(shorten(text, _LONGEST)).replace("{", "{{").replace("}", "}}")
-    return re.sub(r"\[(?=[^\[\]]*\]\()", r"\\[", shown)

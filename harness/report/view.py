@@ -133,6 +133,11 @@ def marks(text: str, *, last: bool = True) -> tuple[Mark, ...]:
     return tuple(found)
 
 
+def units(text: str) -> list[str]:
+    """Return a text in the pieces by which texts are compared: words, and every other character by itself."""
+    return _UNITS.findall(text)
+
+
 def text_block(
     name: str, expected: str | None, observed: str | None, sides: Sequence[str], *, layout: bool = False
 ) -> Block:
@@ -242,7 +247,7 @@ def _one_sided(text: str | None) -> tuple[Stretch, ...]:
 
 
 def _two_sided(expected: str, observed: str) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
-    one, other = _UNITS.findall(expected), _UNITS.findall(observed)
+    one, other = units(expected), units(observed)
     left: list[Stretch] = []
     right: list[Stretch] = []
     spans = align(one, other)

@@ -10,8 +10,10 @@ import pytest
 from benchmarks.page import CHROMIUM, chromium, first_paint
 from harness.faults.summary import summarise
 from harness.report.campaign.html import to_html as campaign_page
+from harness.report.fuzz.html import to_html as fuzz_page
 from harness.report.html import to_html
 from tests.faults.made import manifest, results
+from tests.report import searches
 from tests.report.sheets import COMMAND, HOSTILE_SHOWN, clean, faulty, hostile
 
 WIDTHS = (390, 1280)
@@ -42,6 +44,16 @@ def campaign(tmp_path_factory):
     """The page of a campaign."""
     path = tmp_path_factory.mktemp("page") / "campaign.html"
     path.write_text(campaign_page(summarise(manifest(), results())), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    """The page of a search in which some findings are plain and some are attacks."""
+    path = tmp_path_factory.mktemp("page") / "fuzz.html"
+    one, other = searches.small(), searches.hostile()
+    report = one.model_copy(update={"findings": (*one.findings, *other.findings), "notes": other.notes})
+    path.write_text(fuzz_page(report), encoding="utf-8")
     return path
 
 
@@ -91,6 +103,35 @@ def test_a_campaign_fits_and_its_plots_have_the_colours_of_the_scheme(browser, c
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         ink = page.evaluate("getComputedStyle(document.body).color")
         assert page.evaluate("getComputedStyle(document.querySelector('.plot svg text')).fill") == ink
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_search_fits_and_shows_attacks_as_text(browser, search, width, scheme):
+    with opened(browser, search, width, color_scheme=scheme) as page:
+        assert page.locator("details.cause[open]").count() == 3
+        open_all(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(RIGHTMOST) <= width
+        assert page.locator("img").count() == 0
+        assert page.evaluate("document.scripts.length") == 1
+        assert HOSTILE_SHOWN in page.locator("#f2 .turns").text_content()
+        # The mark stands out from the text beside it, in both schemes.
+        style = "getComputedStyle(document.querySelector('#f0 {}')).backgroundColor"
+        assert page.evaluate(style.format("mark")) != page.evaluate(style.format("pre"))
+
+
+def test_a_search_leads_from_a_property_to_its_root_cause_and_copies_what_runs_it_again(browser, search):
+    with opened(browser, search, permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = false")
+        assert not page.locator("#f1 .turns").is_visible()
+        page.get_by_role("link", name="renders").click()
+        page.locator("#f1[open]").wait_for()
+        assert page.locator("#f1 .turns").is_visible()
+        open_all(page)
+        page.locator("#f1 button.copy").first.click()
+        page.get_by_text("Copied").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == searches.small().new[1].command
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])

@@ -184,8 +184,13 @@ def output(by: str, seen: str | PartError) -> Output:
     if isinstance(seen, PartError):
         said = f"{seen.name}: {seen.message}" if seen.name else seen.message
         where = f" (line {seen.line})" if seen.line else ""
-        return Output(by=by, error=f"{seen.kind}: {said}{where}")
-    return Output(by=by, text=seen)
+        return Output(by=by, error=_encodable(f"{seen.kind}: {said}{where}"))
+    return Output(by=by, text=_encodable(seen))
+
+
+def _encodable(text: str) -> str:
+    """Return text that a file can hold: a template may print lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _as_text(arguments: Any) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.report.assets import page
 from harness.report.campaign.plots import HARM, SDC, plots
 from harness.report.campaign.tables import (
     counted,
@@ -21,7 +21,6 @@ from harness.report.campaign.tables import (
     name_of,
     outcomes_table,
 )
-from harness.report.html import asset
 from harness.report.visible import visible
 
 if TYPE_CHECKING:
@@ -30,16 +29,16 @@ if TYPE_CHECKING:
 
 def to_html(summary: Summary) -> str:
     """Return a campaign's summary as one page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(asset))
     drawn = [
         {"title": plot.title, "says": plot.says, "svg": Markup(plot.svg())}  # noqa: S704  # escaped by its writer
         for plot in plots(summary)
     ]
-    return environment.get_template("campaign.html").render(
+    return page(
+        "campaign.html",
+        ["page.css", "campaign.css"],
         model=name_of(summary.model),
         line=headline(summary),
         counted=counted(summary),
-        style=Markup(asset("page.css") + asset("campaign.css")),  # noqa: S704  # ours
         top=[outcomes_table(summary), detection_table(summary)],
         plots=drawn,
         sdc=SDC,

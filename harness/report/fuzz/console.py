@@ -2,70 +2,146 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.fuzz.view import example, outputs, spread, subjects
+from harness.report.difference import place
+from harness.report.fuzz.example import turns
+from harness.report.fuzz.view import (
+    PLACES,
+    Given,
+    counted,
+    difference,
+    given,
+    messages,
+    not_true,
+    notes,
+    pair,
+    rows,
+    shown,
+    spread,
+    subjects,
+)
 from harness.report.visible import visible
 
 if TYPE_CHECKING:
     from harness.fuzz.finding import Finding, FuzzReport
 
-SHOWN = 20
-"""Findings that are shown whole; the table has them all."""
+SHOWN: Final = 20
+"""Findings that are shown whole; tables have the others."""
+_NAMES: Final = 4
+_WIDEST: Final = 24
+"""Characters of a label, so that what it labels has room."""
 
 
 def print_report(console: Console, report: FuzzReport) -> None:
-    """Print a search: what was done, each root cause with its shortest input, all of them in a table, and the line."""
-    facts = ", ".join(f"{name} {value}" for name, value in report.facts.items())
-    console.print(Text.assemble((visible(f"{report.kind} {report.subject}"), "bold"), f": {visible(facts)}"))
+    """Print a search: what was done, the properties, each root cause with its shortest input, and the line."""
+    console.print(Text(visible(f"{report.kind} {report.subject}"), style="bold"))
+    console.print(_indented(_facts(report), 2))
+    console.print()
+    console.print(_properties(report))
     for finding in report.new[:SHOWN]:
         console.print()
-        _print_finding(console, finding, report.subjects)
-    if len(report.findings) > 1:
+        _print_finding(console, finding, report)
+    known = [finding for finding in report.findings if finding.known]
+    for title, rest, style in (("more root causes", report.new[SHOWN:], ""), ("in the baseline", known, "dim")):
+        if rest:
+            console.print()
+            console.print(_causes(f"{len(rest):,} {title}", rest, report, style))
+    for note in notes(report):
         console.print()
-        console.print(_table(report, report.subjects))
-    for note in report.notes:
-        console.print(Padding(Text(visible(note), style="yellow"), (1, 0, 0, 2)))
+        console.print(_indented(Text(visible(note), style="yellow"), 2))
     console.print()
     console.print(Text(visible(report.line), style="bold red" if report.new else "bold green"))
 
 
-def _print_finding(console: Console, finding: Finding, of: int) -> None:
+def _facts(report: FuzzReport) -> Table:
+    table = _grid()
+    for name, value in report.facts.items():
+        table.add_row(_text(name), _text(value))
+    return table
+
+
+def _properties(report: FuzzReport) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("property", overflow="fold")
+    table.add_column("checked", justify="right", no_wrap=True)
+    table.add_column("result", overflow="fold")
+    for row in rows(report):
+        style = "bold red" if row.new else "" if row.held and not row.known else "dim"
+        table.add_row(_text(row.name), f"{row.held:,}", Text(row.result, style=style))
+    return table
+
+
+def _print_finding(console: Console, finding: Finding, report: FuzzReport) -> None:
     broken = finding.broken
-    console.print(Text.assemble((broken.name, "bold red"), f": not true that {finding.sentence}"))
-    where = f"in {visible(broken.path)}: {visible(broken.cause)} ({spread(finding, of)})"
-    console.print(Padding(Text(where), (0, 0, 0, 2)))
-    if broken.message != broken.cause:
-        console.print(Padding(Text(visible(broken.message)), (0, 0, 0, 2)))
-    if of > 1:
-        console.print(Padding(Text(subjects(finding), style="dim"), (0, 0, 0, 2)))
-    if finding.example is not None:
-        console.print(Padding(Text.assemble(("shortest: ", "dim"), example(finding)), (0, 0, 0, 2)))
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
-    for by, text, is_error in outputs(finding):
-        grid.add_row(visible(by), Text(text, style="red" if is_error else ""))
-    console.print(Padding(grid, (0, 0, 0, 4)))
+    console.print(Text.assemble((visible(broken.name), "bold red"), f" in {visible(broken.path)}: ", not_true(finding)))
+    for message in messages(finding):
+        console.print(_indented(Text(message), 2))
+    by = f": {subjects(finding, _NAMES)}" if report.subjects > 1 else ""
+    console.print(_indented(Text(f"shown by {spread(finding, report)}{by}", style="dim"), 2))
+    said = _grid()
+    for turn in turns(finding.example):
+        said.add_row(Text(turn.label), Text(turn.said, style="dim italic" if turn.ours else ""))
+    if said.row_count:
+        console.print(_indented(Text("the shortest input", style="dim"), 2))
+        console.print(_indented(said, 4))
+    outputs = given(finding)
+    if outputs:
+        console.print(_indented(Text("what came of it", style="dim"), 2))
+        console.print(_indented(_outputs(outputs), 4))
     if finding.command:
         # In one line however long, to be copied.
         console.print(Text(f"  again: {visible(finding.command)}", style="dim"), soft_wrap=True)
 
 
-def _table(report: FuzzReport, of: int) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("property", no_wrap=True)
+def _outputs(outputs: list[Given]) -> Table:
+    table = _grid()
+    two = pair(outputs)
+    if two is not None:
+        found = difference(*two).hunks
+        for at in map(place, found[:PLACES]):
+            if table.row_count:
+                table.add_row()
+            for one, text in zip(two, (at.expected, at.observed), strict=True):
+                table.add_row(_text(one.by), Text.assemble(at.before, (f"\u27e6{text}\u27e7", "bold"), at.after))
+        if len(found) > PLACES:
+            table.add_row("", Text(f"and {counted(len(found) - PLACES, 'more place')}", style="dim"))
+        outputs = [one for one in outputs if one.failed]
+    for one, text in shown(outputs):
+        table.add_row(_text(one.by), Text(text, style="red" if one.failed else ""))
+    return table
+
+
+def _causes(title: str, findings: Sequence[Finding], report: FuzzReport, style: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", style=style)
+    table.add_column(title, overflow="fold")
     table.add_column("in", overflow="fold")
     table.add_column("root cause", overflow="fold", ratio=1)
     table.add_column("shown by", justify="right", no_wrap=True)
-    for finding in report.findings:
-        shown = f"{len(finding.subjects):,}" if of > 1 else f"{finding.inputs:,}"
+    for finding in findings:
+        count = f"{len(finding.subjects):,}" if report.subjects > 1 else f"{finding.inputs:,}"
         broken = finding.broken
-        style = "dim" if finding.known else ""
-        table.add_row(broken.name, visible(broken.path), visible(broken.cause), shown, style=style)
+        table.add_row(_text(broken.name), _text(broken.path), _text(broken.cause), count)
     return table
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", overflow="fold", max_width=_WIDEST)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _text(text: str) -> Text:
+    """Return text of others, in which no markup is read."""
+    return Text(visible(text))
+
+
+def _indented(what: RenderableType, by: int) -> Padding:
+    return Padding(what, (0, 0, 0, by))
