@@ -66,7 +66,7 @@ TOOL = "{{ tool | tojson | safe }}"
 DEFECTS = [
     ("text-verbatim", "the text of role user is changed", USER, "{{ message.content | replace('i', '1') }}"),
     ("text-verbatim", "the text of role user is escaped as HTML", USER, "{{ message.content | e }}"),
-    ("text-verbatim", "the text of role system is dropped", "in messages %}", "in messages if not loop.first %}"),
+    ("text-verbatim", "the text of role system is dropped", "in messages %}", "in messages[1:] %}"),
     ("text-verbatim", "another order", "in messages %}", "in messages[::-1] %}"),
     ("text-verbatim", "the text of role user is repeated", USER, "{{ message.content * 2 }}"),
     ("renders", "undefined date 'date' is undefined", "{{- bos_token }}", "{{- bos_token ~ date.now() }}"),
@@ -297,12 +297,12 @@ def test_the_command_finds_replays_and_knows_its_baseline(folder, tmp_path):
     common = (defect, "--engine", "jinja2", "--only", "tools-appear", "--examples", 0, "--database", tmp_path / "db")
     first = run(*common, "--format", "json", "--write-baseline", tmp_path / "baseline.json")
     assert first.exit_code == 1, first.output
-    finding = json.loads(first.stdout)["report"]["findings"][0]
-    assert finding["broken"]["cause"] == "a tool's name is not there as it was written"
+    found = {one["broken"]["cause"]: one for one in json.loads(first.stdout)["report"]["findings"]}
+    finding = found["a tool's name is not there as it was written"]
     assert len(finding["example"]["tools"]) == 3
     known = run(*common, "--baseline", tmp_path / "baseline.json")
     assert known.exit_code == 0, known.output
-    assert "nothing new is broken (1 in the baseline)" in known.stdout
+    assert "nothing new is broken (2 in the baseline)" in known.stdout
     again = run(defect, "--engine", "jinja2", "--only", "tools-appear", "--example", json.dumps(finding["example"]))
     assert again.exit_code == 1
     namespace = {}
@@ -316,7 +316,7 @@ def test_made_up_conversations_find_what_fixed_ones_do_not(tmp_path):
     """Only a text is changed that no fixed conversation has."""
     defect = tmp_path / "defect.jinja"
     defect.write_text(
-        SOUND.replace("{{ message.content }}", "{{ message.content | replace('中', 'x') }}"), encoding="utf-8"
+        SOUND.replace("{{ message.content }}", "{{ message.content | replace('カナ', 'x') }}"), encoding="utf-8"
     )
     words = (defect, "--engine", "jinja2", "--only", "text-verbatim", "--database", tmp_path / "db", "--format", "json")
     found = json.loads(run(*words, "--examples", 60).stdout)["report"]["findings"]

@@ -13,11 +13,12 @@ from hypothesis.strategies import SearchStrategy
 from harness.errors import unknown_name
 from harness.fuzz.strategies._adversity import NEED_TOOLS, Adversity, chosen
 from harness.fuzz.strategies._texts import texts
-from harness.fuzz.strategies._tools import Arguments, refuse_form, refuse_tools, tool_calls
+from harness.fuzz.strategies._tools import Arguments, drawn_calls, refuse_form, refuse_tools
 from harness.fuzz.strategies._tools import tools as tool_lists
 from harness.values import Json
 
 Role = Literal["system", "user", "assistant", "tool"]
+_MOST_CALLS = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class _Plan:
     @cached_property
     def text(self) -> SearchStrategy[str]:
         return texts(**self.texts)
+
+    @cached_property
+    def tools(self) -> SearchStrategy[list[Json]]:
+        return tool_lists(**self.texts)
 
     def may(self, name: Adversity) -> bool:
         return name in self.texts["adversarial"]
@@ -76,14 +81,16 @@ def messages(
         raise ValueError(f"a {role} message calls no tools")
     refuse_form(arguments, names)
     if role == "tool":
-        return _result(plan, call_id, "")
+        return st.composite(_result)(plan, call_id, "")
     if role == "assistant":
-        said = _assistant(plan)
-        return said if tools is None else st.one_of(said, _calling(plan, refuse_tools(tools), 0))
-    return _said(plan, role)
+        said = st.composite(_assistant)(plan)
+        return said if tools is None else st.one_of(said, st.composite(_calling)(plan, refuse_tools(tools), 0))
+    return st.composite(_said)(plan, role)
 
 
-@st.composite
+# From here on down, functions draw: a strategy that is made while another one draws costs more than what it draws.
+
+
 def _content(draw: st.DrawFn, plan: _Plan) -> Json:
     """Draw the key `content`, or none."""
     ways = ["text", *(way for way in ("parts", "null-content", "empty", "no-content-key") if plan.may(way))]
@@ -96,39 +103,34 @@ def _content(draw: st.DrawFn, plan: _Plan) -> Json:
     return {"content": draw(plan.text) if way == "text" else {"null-content": None, "empty": ""}[way]}
 
 
-@st.composite
 def _said(draw: st.DrawFn, plan: _Plan, role: str) -> Json:
     if role == "system" and plan.may("developer") and draw(st.booleans()):
         role = "developer"
-    return {"role": role, **draw(_content(plan))}
+    return {"role": role, **_content(draw, plan)}
 
 
-@st.composite
 def _assistant(draw: st.DrawFn, plan: _Plan) -> Json:
-    message: Json = {"role": "assistant", **draw(_content(plan))}
-    return {**message, **draw(_reasoning(plan))}
+    message: Json = {"role": "assistant", **_content(draw, plan)}
+    return {**message, **_reasoning(draw, plan)}
 
 
-@st.composite
 def _reasoning(draw: st.DrawFn, plan: _Plan) -> Json:
     thinks = draw(st.booleans()) if plan.reasoning is None else plan.reasoning
     return {"reasoning_content": draw(plan.text)} if thinks else {}
 
 
-@st.composite
 def _calling(draw: st.DrawFn, plan: _Plan, declared: Sequence[Json], first: int) -> Json:
     """Draw an assistant's message with calls, whose content is null or not."""
-    content = draw(_content(plan)) if draw(st.booleans()) else {"content": None}
-    calls = draw(tool_calls(tools=declared, arguments=plan.arguments, first=first, **plan.texts))
-    return {"role": "assistant", **content, **draw(_reasoning(plan)), "tool_calls": calls}
+    content = _content(draw, plan) if draw(st.booleans()) else {"content": None}
+    calls = drawn_calls(draw, declared, plan.arguments, plan.texts["adversarial"], plan.text, _MOST_CALLS, first)
+    return {"role": "assistant", **content, **_reasoning(draw, plan), "tool_calls": calls}
 
 
-@st.composite
 def _result(draw: st.DrawFn, plan: _Plan, call_id: str, name: str) -> Json:
     message: Json = {"role": "tool", "tool_call_id": call_id}
     if plan.may("named-results") and draw(st.booleans()):
         message["name"] = name or "a"
-    return {**message, **draw(_content(plan))}
+    return {**message, **_content(draw, plan)}
 
 
 def conversations(
@@ -190,42 +192,40 @@ def conversations(
 def _conversation(draw: st.DrawFn, plan: _Plan, tools: bool | Sequence[Json] | None) -> Json:
     declared: Sequence[Json] = tools if isinstance(tools, Sequence) else []
     if tools is True or (tools is None and draw(st.booleans())):
-        declared = draw(tool_lists(**plan.texts))
+        declared = draw(plan.tools)
     made: list[Json] = []
     if draw(st.booleans()) if plan.system is None else plan.system:
-        made.append(draw(_said(plan, "system")))
+        made.append(_said(draw, plan, "system"))
     if plan.may("assistant-first") and draw(st.booleans()):
-        made.append(draw(_assistant(plan)))
+        made.append(_assistant(draw, plan))
     prefill = draw(st.booleans()) if plan.prefill is None else plan.prefill
     turns = draw(st.integers(1, plan.max_turns))
     for turn in range(turns):
         if turn and plan.may("system-later") and draw(st.booleans()):
-            made.append(draw(_said(plan, "system")))
-        made += draw(_asking(plan, declared, sum(len(one.get("tool_calls", ())) for one in made)))
+            made.append(_said(draw, plan, "system"))
+        made += _asking(draw, plan, declared, sum(len(one.get("tool_calls", ())) for one in made))
         if turn < turns - 1 or prefill:
-            made.append(draw(_assistant(plan)))
+            made.append(_assistant(draw, plan))
     return {"messages": made, "tools": list(declared)} if declared else {"messages": made}
 
 
-@st.composite
 def _asking(draw: st.DrawFn, plan: _Plan, declared: Sequence[Json], first: int) -> list[Json]:
     """Draw a turn up to the assistant's text: what a user says, and perhaps calls with their results."""
-    made = [draw(_said(plan, "user"))]
+    made = [_said(draw, plan, "user")]
     if plan.may("two-users") and draw(st.booleans()):
-        made.append(draw(_said(plan, "user")))
-    if declared and draw(st.booleans()):
-        made += draw(_exchange(plan, declared, first))
+        made.append(_said(draw, plan, "user"))
+    if bool(declared) and draw(st.booleans()):
+        made.extend(_exchange(draw, plan, declared, first))
     if plan.may("orphan-results") and draw(st.booleans()):
-        made.append(draw(_result(plan, "orphan000", "")))
+        made.append(_result(draw, plan, "orphan000", ""))
     return made
 
 
-@st.composite
 def _exchange(draw: st.DrawFn, plan: _Plan, declared: Sequence[Json], first: int) -> list[Json]:
     """Draw calls and their results."""
-    calling = draw(_calling(plan, declared, first))
+    calling = _calling(draw, plan, declared, first)
     answered = [call for call in calling["tool_calls"] if not (plan.may("unanswered-calls") and draw(st.booleans()))]
-    return [calling, *(draw(_result(plan, call["id"], call["function"]["name"])) for call in answered)]
+    return [calling, *(_result(draw, plan, call["id"], call["function"]["name"]) for call in answered)]
 
 
 def chat_requests(

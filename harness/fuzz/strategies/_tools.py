@@ -20,7 +20,17 @@ _SIMPLE = ("string", "integer", "number", "boolean")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _BROKEN = ("", "{", "{}{}", "null", "[1]", '"a"', "not json", '{"a": 1', "{'a': 1}", '{"a": NaN}', '{"a": 1, "a": 2}')
 _ODD_IDS = ("", "1", "call_0", "call-0", "chatcmpl-tool-0123456789abcdef0123456789abcdef", "ä", "a b")
-_NUMBERS = (-0.0, 1e-7, 1e16, 1e22, 1.5e300, 0.1, 1 << 53, 1 << 63, -(1 << 63) - 1, 10**30)
+_ODD_INTEGERS = (1 << 53, 1 << 63, -(1 << 63) - 1, 10**30)
+_ODD_NUMBERS = (-0.0, 1e-7, 1e16, 1e22, 1.5e300, 0.1)
+_WHOLE = st.integers(-1000, 1000)
+# Quarters are exact, and every program writes them alike.
+_QUARTERS = st.integers(-99, 99).map(lambda number: number + 0.25)
+_NUMBERS: Mapping[tuple[str, bool], SearchStrategy[float]] = {
+    ("integer", False): _WHOLE,
+    ("integer", True): st.one_of(_WHOLE, st.sampled_from(_ODD_INTEGERS)),
+    ("number", False): st.one_of(_WHOLE, _QUARTERS),
+    ("number", True): st.one_of(_WHOLE, _QUARTERS, st.sampled_from((*_ODD_NUMBERS, *_ODD_INTEGERS))),
+}
 
 
 def tools(
@@ -52,45 +62,43 @@ def tools(
     return st.lists(one, min_size=1, max_size=max_size, unique_by=lambda tool: tool["function"]["name"])
 
 
-def _names() -> SearchStrategy[str]:
-    rest = st.text(st.sampled_from(_LETTERS + "_0123456789"), max_size=8)
-    return st.builds(str.__add__, st.sampled_from(_LETTERS), rest)
+_FIRST, _REST = st.sampled_from(_LETTERS), st.lists(st.sampled_from(_LETTERS + "_0123456789"), max_size=8)
+_NAMES = st.builds(lambda first, rest: first + "".join(rest), _FIRST, _REST)
+_KEYS = st.lists(_NAMES, max_size=3, unique=True)
+_ENUMS = st.lists(_NAMES, min_size=1, max_size=3, unique=True)
 
 
 @st.composite
 def _tool(draw: st.DrawFn, description: SearchStrategy[str], nested: bool, bare: bool) -> Json:
-    function: Json = {"name": draw(_names())}
+    function: Json = {"name": draw(_NAMES)}
     if not (bare and draw(st.booleans())):
         function["description"] = draw(description)
     if not (bare and draw(st.booleans())):
-        function["parameters"] = draw(_objects(description, nested=2 if nested else 0))
+        function["parameters"] = _object(draw, description, levels=2 if nested else 0)
     return {"type": "function", "function": function}
 
 
-@st.composite
-def _objects(draw: st.DrawFn, description: SearchStrategy[str], nested: int) -> Json:
-    """Draw the schema of an object with properties."""
-    keys = draw(st.lists(_names(), max_size=3, unique=True))
-    properties = {key: draw(_schemas(description, nested)) for key in keys}
-    schema: Json = {"type": "object", "properties": properties}
+# From here on down, functions draw: a strategy that is made while another one draws costs more than what it draws.
+def _object(draw: st.DrawFn, description: SearchStrategy[str], levels: int) -> Json:
+    """Draw the schema of an object with properties, among them objects of so many levels."""
+    keys = draw(_KEYS)
+    schema: Json = {"type": "object", "properties": {key: _schema(draw, description, levels) for key in keys}}
     if required := [key for key in keys if draw(st.booleans())]:
         schema["required"] = required
     return schema
 
 
-@st.composite
-def _schemas(draw: st.DrawFn, description: SearchStrategy[str], nested: int) -> Json:
-    kinds = [*_SIMPLE, "enum", "array", *(["object", "objects"] if nested else [])]
-    kind = draw(st.sampled_from(kinds))
+def _schema(draw: st.DrawFn, description: SearchStrategy[str], levels: int) -> Json:
+    kind = draw(st.sampled_from((*_SIMPLE, "enum", "array", "object", "objects")[: 8 if levels else 6]))
     schema: Json = {"type": kind}
     if kind == "enum":
-        schema = {"type": "string", "enum": draw(st.lists(_names(), min_size=1, max_size=3, unique=True))}
+        schema = {"type": "string", "enum": draw(_ENUMS)}
     elif kind == "array":
         schema["items"] = {"type": draw(st.sampled_from(_SIMPLE))}
     elif kind == "object":
-        schema = draw(_objects(description, nested - 1))
+        schema = _object(draw, description, levels - 1)
     elif kind == "objects":
-        schema = {"type": "array", "items": draw(_objects(description, nested - 1))}
+        schema = {"type": "array", "items": _object(draw, description, levels - 1)}
     if draw(st.booleans()):
         schema["description"] = draw(description)
     return schema
@@ -133,9 +141,9 @@ def tool_calls(
     refuse_form(arguments, names)
     text = texts(adversarial=adversarial, control=control, added=added)
     if tools is not None:
-        return _calls(refuse_tools(tools), arguments, names, text, max_size, first)
+        return st.composite(drawn_calls)(refuse_tools(tools), arguments, names, text, max_size, first)
     made = st.lists(_tool(text, "nested" in names, bare=False), min_size=1, max_size=2)
-    return made.flatmap(lambda declared: _calls(declared, arguments, names, text, max_size, first))
+    return made.flatmap(lambda declared: st.composite(drawn_calls)(declared, arguments, names, text, max_size, first))
 
 
 def refuse_form(arguments: str, names: Collection[str]) -> None:
@@ -165,8 +173,7 @@ def refuse_tools(tools: Sequence[Json]) -> Sequence[Json]:
     return tools
 
 
-@st.composite
-def _calls(
+def drawn_calls(
     draw: st.DrawFn,
     declared: Sequence[Json],
     form: Arguments,
@@ -175,63 +182,56 @@ def _calls(
     most: int,
     first: int,
 ) -> list[Json]:
+    """Draw calls: the function behind `tool_calls`, whose arguments these are; `text` makes the texts."""
     calls: list[Json] = []
     for number in range(first, first + draw(st.integers(1, most))):
         function = draw(st.sampled_from(declared))["function"]
-        value = draw(values_of(function.get("parameters") or {"type": "object"}, text, "numbers" in names))
+        value = _value(draw, function.get("parameters") or {"type": "object"}, text, "numbers" in names)
         own = f"call{number:05d}"
         if "odd-ids" in names and draw(st.booleans()):
             own = draw(st.sampled_from(_ODD_IDS))
-        held = draw(_held(value, form, names))
+        held = _held(draw, value, form, names)
         calls.append({"id": own, "type": "function", "function": {"name": function["name"], "arguments": held}})
     return calls
 
 
-def _held(value: Any, form: Arguments, names: Collection[str]) -> SearchStrategy[Any]:
-    """Return a strategy for the ways in which a call may hold its arguments."""
+def _held(draw: st.DrawFn, value: Any, form: Arguments, names: Collection[str]) -> Any:
+    """Draw the way in which a call holds its arguments."""
     text = json.dumps(value, ensure_ascii=False)
-    ways = [st.just(text if form == "text" else value)]
+    ways = [text if form == "text" else value]
     if "mapping-arguments" in names:
-        ways.append(st.just(value))
+        ways.append(value)
     if "text-arguments" in names:
-        ways.append(st.just(text))
+        ways.append(text)
     if "broken-arguments" in names:
-        ways.append(st.sampled_from(_BROKEN))
-    return st.one_of(ways)
+        ways += _BROKEN
+    return ways[draw(st.integers(0, len(ways) - 1))]
 
 
-def values_of(schema: Mapping[str, Any], text: SearchStrategy[str], odd_numbers: bool = False) -> SearchStrategy[Any]:
-    """Return a strategy for values that fit a JSON schema, as far as it is made of types and enumerations.
+def _value(draw: st.DrawFn, schema: Mapping[str, Any], text: SearchStrategy[str], odd: bool) -> Any:
+    """Draw a value that fits a JSON schema, as far as this is made of types and enumerations.
 
-    Args:
-        schema: The schema; what it says by other words is not looked at, and a value without a type is a text.
-        text: Makes the texts.
-        odd_numbers: Whether numbers may be such that programs write them differently.
+    What it says by other words is not looked at, and a value without a type is a text. `odd` allows numbers that
+    programs write differently.
     """
     kind = schema.get("type")
     if isinstance(schema.get("enum"), list) and schema["enum"]:
-        return st.sampled_from(schema["enum"])
+        return draw(st.sampled_from(schema["enum"]))
     if kind == "object":
-        return _fitting(schema, text, odd_numbers)
+        return _fitting(draw, schema, text, odd)
     if kind == "array":
         items = schema.get("items")
-        return st.lists(values_of(items if isinstance(items, Mapping) else {}, text, odd_numbers), max_size=3)
-    if kind == "boolean":
-        return st.booleans()
+        inner = items if isinstance(items, Mapping) else {}
+        return [_value(draw, inner, text, odd) for _ in range(draw(st.integers(0, 3)))]
     if kind in ("integer", "number"):
-        odd = [one for one in _NUMBERS if kind == "number" or isinstance(one, int)] if odd_numbers else []
-        plain: list[SearchStrategy[Any]] = [st.integers(-1000, 1000)]
-        # Quarters are exact, and every program writes them alike.
-        plain += [st.integers(-99, 99).map(lambda quarters: quarters + 0.25)] if kind == "number" else []
-        return st.one_of(*plain, *([st.sampled_from(odd)] if odd else []))
-    return st.none() if kind == "null" else text
+        return draw(_NUMBERS[kind, odd])
+    return draw({"boolean": st.booleans(), "null": st.none()}.get(str(kind), text))
 
 
-@st.composite
-def _fitting(draw: st.DrawFn, schema: Mapping[str, Any], text: SearchStrategy[str], odd_numbers: bool) -> Json:
+def _fitting(draw: st.DrawFn, schema: Mapping[str, Any], text: SearchStrategy[str], odd: bool) -> Json:
     properties, required = schema.get("properties"), schema.get("required")
     value: Json = {}
     for key, inner in (properties if isinstance(properties, Mapping) else {}).items():
         if (isinstance(required, list) and key in required) or draw(st.booleans()):
-            value[key] = draw(values_of(inner if isinstance(inner, Mapping) else {}, text, odd_numbers))
+            value[key] = _value(draw, inner if isinstance(inner, Mapping) else {}, text, odd)
     return value
