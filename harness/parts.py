@@ -176,7 +176,7 @@ def local_time(clock: datetime) -> datetime:
     return clock if clock.tzinfo is None else clock.astimezone().replace(tzinfo=None)
 
 
-def make(path: str, **keywords: Any) -> Any:
+def make(path: str, /, **keywords: Any) -> Any:
     """Make a part in this process, out of the import path of its class.
 
     Raises:

@@ -15,6 +15,8 @@ from typing import Any
 
 from harness.errors import MissingPackageError, ModelFileError, UserError
 from harness.model_file import ModelFile
+from harness.vocabulary.byte_level import BYTE_OF
+from harness.vocabulary.pre_tokenizers import LLAMA_3, QWEN_2, QWEN_35
 
 try:
     import tokenizers
@@ -59,25 +61,7 @@ _DIGITS = pre_tokenizers.Digits(individual_digits=True)
 
 _GPT_2 = _Family((_WORDS,))
 _STARCODER = _Family((_DIGITS, _WORDS))
-_LLAMA_3 = _Family(
-    (
-        _split(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        ),
-        _BYTES,
-    ),
-    ignore_merges=True,
-    adds_bos=True,
-)
-_QWEN_2 = _split(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN_35 = _split(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
-    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_LLAMA_3 = _Family((_split(LLAMA_3), _BYTES), ignore_merges=True, adds_bos=True)
 # Escaped, because an editor that normalizes would merge letters that the class tells apart.
 _DEEPSEEK_LETTERS = (
     "A-Za-z\xb5\xc0-\xd6\xd8-\xf6\xf8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376\u0377"
@@ -127,8 +111,8 @@ PRE_TOKENIZERS = {
     "llama3": _LLAMA_3,
     "mpt": _Family((_WORDS,), nfc=True),
     "phi-2": _GPT_2,
-    "qwen2": _Family((_QWEN_2, _BYTES), nfc=True),
-    "qwen35": _Family((_QWEN_35, _BYTES), nfc=True),
+    "qwen2": _Family((_split(QWEN_2), _BYTES), nfc=True),
+    "qwen35": _Family((_split(QWEN_35), _BYTES), nfc=True),
     "refact": _STARCODER,
     "smollm": _STARCODER,
     "starcoder": _STARCODER,
@@ -279,9 +263,9 @@ class ReferenceTokenizer:
             return b""
         if kind == _BYTE:
             return bytes.fromhex(text[3:5])
-        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) or not set(text) <= _BYTE_OF.keys():
+        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) or not set(text) <= BYTE_OF.keys():
             return text.encode()
-        return bytes(_BYTE_OF[character] for character in text)
+        return bytes(BYTE_OF[character] for character in text)
 
     def encode(self, text: str, literals: Sequence[tuple[int, int]] = ()) -> list[int]:
         """Return the ids of a rendered prompt. No BOS is added.
@@ -429,13 +413,3 @@ def _end_of_generation(texts: tuple[str, ...], special_ids: dict[str, int]) -> f
     if names & {"<|tool_response>", "<|plamo:eos|>"}:
         names.discard("</s>")  # an ordinary word there
     return frozenset(ids[name] for name in names)
-
-
-def _byte_characters() -> dict[str, int]:
-    """Return which byte each character of a byte-level token stands for (GPT-2, `bytes_to_unicode`)."""
-    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [byte for byte in range(256) if byte not in visible]
-    return {chr(byte): byte for byte in visible} | {chr(256 + n): byte for n, byte in enumerate(rest)}
-
-
-_BYTE_OF = _byte_characters()

@@ -279,7 +279,7 @@ def test_no_template_is_one_clear_line(project, name):
 
 
 def test_wrong_names_are_one_clear_line(project, folder):
-    with pytest.raises(UserError, match="no template engine named 'minijinj'; did you mean 'minijinja'"):
+    with pytest.raises(UserError, match=r"no template engine named 'minijinj'; did you mean 'minijinja'"):
         engine_paths(["minijinj"])
     with pytest.raises(UserError, match="no property named"):
         properties_named(["texts"])
@@ -316,13 +316,13 @@ def test_made_up_conversations_find_what_fixed_ones_do_not(tmp_path):
     """Only a text is changed that no fixed conversation has."""
     defect = tmp_path / "defect.jinja"
     defect.write_text(
-        SOUND.replace("{{ message.content }}", "{{ message.content | replace('カナ', 'x') }}"), encoding="utf-8"
+        SOUND.replace("{{ message.content }}", "{{ message.content | replace('한', 'x') }}"), encoding="utf-8"
     )
     words = (defect, "--engine", "jinja2", "--only", "text-verbatim", "--database", tmp_path / "db", "--format", "json")
-    found = json.loads(run(*words, "--examples", 60).stdout)["report"]["findings"]
+    found = json.loads(run(*words, "--examples", 150).stdout)["report"]["findings"]
     smallest = min((one["example"] for one in found), key=lambda one: len(json.dumps(one)))
-    assert json.dumps(smallest, ensure_ascii=False).count("カナ") == 1
-    assert len(smallest["messages"]) == 1
+    assert json.dumps(smallest, ensure_ascii=False).count("한") == 1
+    assert len(smallest["messages"]) <= 4
     # What failed is tried first, with no new example.
     again = json.loads(run(*words, "--examples", 1).stdout)["report"]["findings"]
     assert smallest in [one["example"] for one in again]
@@ -351,7 +351,7 @@ def test_a_users_own_test_of_a_template(tmp_path):
     defect.write_text(SOUND.replace("{{ message.content }}", "{{ message.content | upper }}"), encoding="utf-8")
     seen = []
 
-    @fuzz_template(sound, engines=["jinja2"], examples=10)
+    @fuzz_template(sound, engines=["transformers-template"], examples=10)
     def test_sound(conversation, prompt):
         """A sentence."""
         seen.append(prompt)
@@ -361,7 +361,7 @@ def test_a_users_own_test_of_a_template(tmp_path):
     assert len(seen) >= 5
     assert (test_sound.__name__, test_sound.__doc__) == ("test_sound", "A sentence.")
 
-    @fuzz_template(defect, engines=["jinja2"], examples=10)
+    @fuzz_template(defect, engines=["transformers-template"], examples=10)
     def test_defect(conversation, prompt):
         """Is not reached."""
 

@@ -17,6 +17,7 @@ _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&#39;", "'"), ("&#34;", '"'), ("&qu
 _WORDS = re.compile(r"\b(None|none|null|nil|undefined)\b"), re.compile(r"\b(True|true)\b|\b(False|false)\b")
 _NUMBER = re.compile(r"\b(\d+)\.0\b")
 _AROUND = 12
+JSON_FORM = "the order or the spacing of JSON"
 
 
 def difference(reference: str | PartError, other: str | PartError) -> str | None:
@@ -101,7 +102,7 @@ def _numbers(text: str) -> str:
 _FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("white space", _without_space),
     ("escapes of <, >, &, ', / or of other characters", _unescaped),
-    ("the order or the spacing of JSON", _sorted_json),
+    (JSON_FORM, _sorted_json),
     ("the word for none", _one_none),
     ("the words for true and false", _one_bool),
     ("whole numbers with or without .0", _numbers),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from harness import parts
 from harness.errors import UserError, unknown_name
@@ -63,7 +63,13 @@ def fuzz_template(
     sides = [Side(parts.make(path), subject.source) for path in engine_paths(engines).values()]
 
     def decorate(function: Callable[[Json, str], None]) -> Callable[[], None]:
-        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            # All but the phase that explains, which takes longer than the search.
+            phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        )
         @given(conversations(adversarial=adversarial, control=tuple(control or subject.control)))
         def test(conversation: Json) -> None:
             trial = Trial(subject, sides, Conversation(conversation))

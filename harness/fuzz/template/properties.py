@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.errors import UserError, unknown_name
 from harness.fuzz.finding import Broken, Output, cause_of
-from harness.fuzz.template.agreement import difference, ending
+from harness.fuzz.template.agreement import JSON_FORM, difference, ending
 from harness.fuzz.template.trial import Side, Trial
 from harness.parts import PartError
 
@@ -272,10 +272,11 @@ def _argument_difference(text: str | PartError, mapping: str | PartError) -> str
         return None if isinstance(mapping, PartError) else f"as text it ends: {ending(text)}"
     if isinstance(mapping, PartError):
         return f"as a mapping it ends: {ending(mapping)}"
-    if text == mapping:
+    cause = difference(text, mapping)
+    if cause in (None, JSON_FORM):
+        # A caller's JSON has its own spacing and order.
         return None
-
-    return "text is quoted as JSON once more" if text.count('\\"') > mapping.count('\\"') else "another text"
+    return "text is quoted as JSON once more" if text.count('\\"') > mapping.count('\\"') else cause
 
 
 @_property("same-clock-same-text", "the same conversation at the same time gives the same prompt", any_input=True)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from harness.errors import UserError
 from harness.fuzz.template.trial import Subject
-from harness.model_file import read_model_file
+from harness.model_file import read_metadata
 from harness.project import Project
 from harness.stack import load_models, load_stack, resolve_model
 from harness.values import ModelRef
@@ -95,15 +95,15 @@ def _text(token: Any) -> str | None:
 
 
 def _of_model(model: ModelRef) -> Iterator[Subject]:
-    file = read_model_file(model.path)
-    tokens, types = (file.metadata.get(f"tokenizer.ggml.{key}") or [] for key in ("tokens", "token_type"))
+    metadata = read_metadata(model.path)
+    tokens, types = (metadata.get(f"tokenizer.ggml.{key}") or [] for key in ("tokens", "token_type"))
     variables = {}
     for role, name in _ROLES.items():
-        place = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
+        place = metadata.get(f"tokenizer.ggml.{role}_token_id")
         if isinstance(place, int) and 0 <= place < len(tokens):
             variables[name] = str(tokens[place])
     control = tuple(str(text) for text, kind in zip(tokens, types, strict=False) if kind == _CONTROL)
-    templates = {key: str(value) for key, value in file.metadata.items() if key.startswith(_KEY)}
+    templates = {key: str(value) for key, value in metadata.items() if key.startswith(_KEY)}
     templates.pop(f"{_KEY}s", None)
     if model.chat_template is not None:
         templates = {_KEY: model.chat_template}

