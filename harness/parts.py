@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Never, Protocol
+from types import TracebackType
+from typing import Any, Literal, Never, Protocol, Self
 
-from harness.values import Json
+from harness.values import Json, Reply
 
 CLOCK = datetime(2026, 1, 2, 3, 4, 5)
 """The time that templates see, where nothing else is said."""
@@ -168,6 +169,94 @@ class Tokenizer(Protocol):
 
         Raises:
             PartError: there are none.
+        """
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a parser is made for: a chat template, and the texts that are one token each in the models that have it.
+
+    Attributes:
+        name: Its name.
+        template: The template's source.
+        control: Markers that are control tokens: some servers show those only that their parser wants to see.
+        shown: Markers that are user-defined tokens, which every server shows.
+        ends: What ends a generation, at most three.
+        bos: The text of the token that begins a text.
+        words: Further texts that are to be one token, where the parser is given a vocabulary that is made up.
+    """
+
+    name: str
+    template: str
+    control: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ("<|im_end|>",)
+    bos: str = "<s>"
+    words: tuple[str, ...] = ()
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """All texts that are one token by themselves."""
+        return tuple(dict.fromkeys((*self.control, *self.shown, *self.ends)))
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a parser is asked: what a model has written, and what it was asked.
+
+    Attributes:
+        pieces: The text, in the pieces in which it comes. A piece that is a marker of the format is the marker's
+            token; any other is plain text.
+        end: The marker that ended it, or None where it was cut off at its greatest length.
+        tools: The tools that the model had, in OpenAI's form, or None.
+        messages: The conversation before.
+        opening: The end of the prompt, which opened the assistant's turn; it may have opened a block of reasoning.
+        variables: Template variables.
+    """
+
+    pieces: Sequence[str]
+    end: str | None = None
+    tools: Sequence[Json] | None = None
+    messages: Sequence[Json] = ({"role": "user", "content": "a"},)
+    opening: str = ""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What the model has written."""
+        return "".join(self.pieces)
+
+
+class Parser(Protocol):
+    """A parser of replies, made for one format: `make(path, format=...)`. Leaving it ends what it started.
+
+    Attributes:
+        name: Its name.
+        streams: Whether it parses streams.
+    """
+
+    name: str
+    streams: bool
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    def version(self) -> str:
+        """Return name and version of what parses."""
+
+    def parse(self, asked: Completion, *, stream: bool) -> Reply:
+        """Return the reply: content, reasoning, calls with their arguments in the characters that a caller gets.
+
+        Args:
+            asked: What was written.
+            stream: Whether it is parsed as it comes; the reply then holds its deltas.
+
+        Raises:
+            PartError: there is none. Of kind `unsupported`, the parser was not asked; of kind `refused`, its server
+                does not let a model write this.
         """
 
 

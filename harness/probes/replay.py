@@ -25,20 +25,20 @@ from harness.probes.file import vocabulary_size, write_probe
 from harness.probes.gpt2 import NAME, skeleton
 from harness.values import ModelRef
 
-WIDTH = 256
-LONGEST = WIDTH - 1
-"""The most ids of a script: one direction each, and one for every position outside the script."""
+LONGEST = 255
+"""The most ids of a script, where nothing else is said."""
 _WEIGHT = 4.0
-"""Makes the scripted id lead by sqrt(256) x 4 = 64 nats, which no sampling setting turns."""
+"""Makes the scripted id lead by 4 x the root of the width, at least 64 nats, which no sampling setting turns."""
 
 
-def write_replay(model: ModelRef, path: Path, context: int) -> dict[str, int]:
+def write_replay(model: ModelRef, path: Path, context: int, longest: int = LONGEST) -> dict[str, int]:
     """Write a replay model without a script, and return where each tensor's data begins in the file.
 
     Raises:
         ModelFileError: the model's file is damaged.
     """
-    values, tensors = skeleton(WIDTH, context, vocabulary_size(model.path))
+    # One direction for each position of a script, and one for every position outside of it.
+    values, tensors = skeleton(longest + 1, context, vocabulary_size(model.path))
     return write_probe(path, model.path, model.chat_template, values, tensors)
 
 
@@ -49,14 +49,15 @@ class ReplayModel:
         model: The model whose vocabulary and template it has.
         path: Where to write it.
         context: The most positions of prompt and script together.
+        longest: The most ids of a script; an odd number of at least 255.
 
     Raises:
         ModelFileError: the model's file is damaged.
     """
 
-    def __init__(self, model: ModelRef, path: Path, context: int) -> None:
-        places = write_replay(model, path, context)
-        self._attach(path, context, places["output.weight"], places["position_embd.weight"])
+    def __init__(self, model: ModelRef, path: Path, context: int, longest: int = LONGEST) -> None:
+        places = write_replay(model, path, context, longest)
+        self._attach(path, context, longest, places["output.weight"], places["position_embd.weight"])
 
     @classmethod
     def existing(cls, path: Path) -> Self:
@@ -70,11 +71,12 @@ class ReplayModel:
         tensors = {tensor.name: tensor for tensor in found.tensors}
         rows, positions = tensors.get("output.weight"), tensors.get("position_embd.weight")
         probe = found.metadata.get("general.name") == NAME and found.architecture == "gpt2"
-        if not probe or rows is None or positions is None or int(rows.shape[0]) != WIDTH:
+        if not probe or rows is None or positions is None or int(rows.shape[0]) <= LONGEST:
             raise UserError(f"{path} is no replay model", "name the file that was written as one")
         made = cls.__new__(cls)
         try:
-            made._attach(path, int(positions.shape[1]), int(rows.data_offset), int(positions.data_offset))
+            longest = int(rows.shape[0]) - 1
+            made._attach(path, int(positions.shape[1]), longest, int(rows.data_offset), int(positions.data_offset))
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}") from error
         made._kept = True
@@ -83,12 +85,14 @@ class ReplayModel:
         made._written = {int(row) for row in np.flatnonzero(data.any(axis=1))}
         return made
 
-    def _attach(self, path: Path, context: int, rows: int, positions: int) -> None:
+    def _attach(self, path: Path, context: int, longest: int, rows: int, positions: int) -> None:
         self.path = path
         self._context = context
+        self._longest = longest
         self._rows = rows
         self._positions = positions
         self._written: set[int] = set()
+        self._turned = range(context)
         self._kept = False
         self._file = os.open(path, os.O_RDWR)
 
@@ -108,22 +112,25 @@ class ReplayModel:
             after: The number of ids of the prompt.
 
         Raises:
-            ValueError: the script is longer than `LONGEST`, or does not fit the context.
+            ValueError: the script is longer than the model takes, or does not fit the context.
         """
-        if len(ids) > LONGEST:
-            raise ValueError(f"a script has at most {LONGEST} ids, not {len(ids)}")
+        if len(ids) > self._longest:
+            raise ValueError(f"a script has at most {self._longest} ids, not {len(ids)}")
         if not 1 <= after <= self._context - len(ids):
             raise ValueError(f"{after} prompt and {len(ids)} scripted ids do not fit {self._context} positions")
-        positions = np.zeros((self._context, WIDTH), dtype=np.float32)
-        positions[:, LONGEST] = 1
-        steps = np.arange(len(ids))
+        width = self._longest + 1
+        outside = np.zeros((len(self._turned), width), dtype=np.float32)
+        outside[:, self._longest] = 1
+        self._write_positions(self._turned, outside)
         # The last id of the prompt gives the first of the script.
-        positions[after - 1 + steps, LONGEST] = 0
-        positions[after - 1 + steps, steps] = 1
-        os.pwrite(self._file, positions.tobytes(), self._positions)
-        rows = {token: np.zeros(WIDTH, dtype=np.float16) for token in self._written | set(ids)}
+        self._turned = range(after - 1, after - 1 + len(ids))
+        self._write_positions(self._turned, np.eye(len(ids), width, dtype=np.float32))
+        rows = {token: np.zeros(width, dtype=np.float16) for token in self._written | set(ids)}
         for step, token in enumerate(ids):
             rows[token][step] = _WEIGHT
         for token, row in rows.items():
             os.pwrite(self._file, row.tobytes(), self._rows + token * row.nbytes)
         self._written = set(ids)
+
+    def _write_positions(self, places: range, rows: NDArray[np.float32]) -> None:
+        os.pwrite(self._file, rows.tobytes(), self._positions + places.start * (self._longest + 1) * rows.itemsize)

@@ -69,6 +69,7 @@ class LlamaServer:
     """Its templates see the machine's clock."""
     added: ClassVar[frozenset[str]] = frozenset({"__verbose", "logprobs"})
     """What its answers have because they were asked for more, and because it logs everything."""
+    parser: ClassVar[str] = "harness.components.llama_server.parser:LlamaServerParser"
     variations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as configured": {},
         "1 thread": {"parameters": {"cpuparams.n_threads": 1}},

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.model_file import ModelFile, read_model_file
+from harness.probes.alphabet import BYTES
 from harness.values import ModelRef
 
 _NORMAL = 1
@@ -101,17 +102,7 @@ class KnownModel:
         return read_model_file(self._model.path)
 
 
-def _alphabet() -> dict[str, int]:
-    """Return the byte of each character of the byte-level alphabet (GPT-2, `bytes_to_unicode`)."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + at): byte for at, byte in enumerate(others)}
-
-
-_BYTES = _alphabet()
-
-
 def _bytes_of(token: str, kind: int) -> bytes:
-    if kind == _NORMAL and all(character in _BYTES for character in token):
-        return bytes(_BYTES[character] for character in token)
+    if kind == _NORMAL and all(character in BYTES for character in token):
+        return bytes(BYTES[character] for character in token)
     return token.encode("utf-8")

@@ -46,6 +46,7 @@ class TransformersServe:
     name: ClassVar[str] = "transformers"
     stages: ClassVar[frozenset[Stage]] = frozenset(Stage) - {Stage.CLIENT}
     requires: ClassVar[tuple[str, str]] = ("accelerate", _EXTRA)
+    parser: ClassVar[str] = "harness.components.transformers_serve.parser:TransformersParser"
     """transformers alone is what the references have; accelerate is what reads a GGUF for it."""
     variations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as configured": {},
