@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import engine, fuzz, goldens, stacks, templates
+from harness.cli import engine, fuzz, goldens, parsers, stacks, templates, tokenizers
 from harness.cli.shared import WRONG
 from harness.errors import UserError
 
@@ -56,6 +56,8 @@ for _command in _COMMANDS:
 
 _fuzz = typer.Typer(no_args_is_help=True, help="Try what must hold of a part on inputs that are made up.")
 _fuzz.command("template")(templates.fuzz_template)
+_fuzz.command("tokenizer")(tokenizers.fuzz_tokenizer)
+_fuzz.command("parser")(parsers.fuzz_parser)
 _fuzz.command("engine")(fuzz.fuzz_engine)
 app.add_typer(_fuzz, name="fuzz")
 

@@ -32,7 +32,9 @@ _HOME = {
     "token_streams": "strategies._streams",
     "tool_calls": "strategies._tools",
     "tools": "strategies._tools",
+    "try_parser": "parser.api",
     "try_template": "template.api",
+    "try_tokenizers": "tokenizer.api",
 }
 
 __all__ = sorted(_HOME)

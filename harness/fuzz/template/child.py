@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -14,7 +15,8 @@ from harness.fuzz import conversations
 from harness.fuzz.finding import Broken
 from harness.fuzz.search import Search, found_in
 from harness.fuzz.template.properties import judge, properties_named
-from harness.fuzz.template.trial import Conversation, Side, Subject, Trial
+from harness.fuzz.template.trial import Conversation, Side, Subject, Trial, rendered
+from harness.parts import PartError, Rendering
 from harness.values import Json
 
 _CONTROL = ("<|im_end|>", "</s>")
@@ -50,6 +52,7 @@ class Bench:
         self._engines = [parts.make(path) for path in engines]
         self._properties = properties_named(properties)
         self._conversations = [Conversation(one) for one in conversations]
+        self._compiled: dict[str, Side] = {}
         self._tokenizer = None if tokenizer is None else parts.make(tokenizer[0], **tokenizer[1])
         # A template's recursion ends at Python's limit, and its renderer's frames are several to one of its own.
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 2000))
@@ -86,6 +89,15 @@ class Bench:
         search: Search[Json] = Search(work.check)
         search.replay([example])
         return work.result(search)
+
+    def render(self, source: str, messages: Sequence[Json], tools: Any, variables: Json, opens: bool) -> Json:
+        """Return what the reference makes of messages, as `text`; or how it ends, as `PartError` is made."""
+        if source not in self._compiled:
+            self._compiled = {source: Side(self._engines[0], source)}
+        seen = rendered(self._compiled[source], Rendering(messages, tools, opens, variables))
+        if isinstance(seen, PartError):
+            return {"kind": seen.kind, "message": seen.message, "name": seen.name, "line": seen.line}
+        return {"text": seen}
 
     def sides(self, subject: Subject) -> list[Side]:
         """Return a template in every engine."""

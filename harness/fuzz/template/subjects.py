@@ -22,7 +22,7 @@ _LARGEST: Final = 1 << 20
 _SUFFIXES: Final = (".jinja", ".jinja2", ".j2")
 _KEY: Final = "tokenizer.chat_template"
 _ROLES: Final = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
-_CONTROL: Final = 3
+_CONTROL, _USER_DEFINED = 3, 4
 
 
 def subjects(project: Project, name: str) -> list[Subject]:
@@ -102,14 +102,17 @@ def _of_model(model: ModelRef) -> Iterator[Subject]:
         place = metadata.get(f"tokenizer.ggml.{role}_token_id")
         if isinstance(place, int) and 0 <= place < len(tokens):
             variables[name] = str(tokens[place])
-    control = tuple(str(text) for text, kind in zip(tokens, types, strict=False) if kind == _CONTROL)
+    control, shown = (
+        tuple(str(text) for text, kind in zip(tokens, types, strict=False) if kind == wanted)
+        for wanted in (_CONTROL, _USER_DEFINED)
+    )
     templates = {key: str(value) for key, value in metadata.items() if key.startswith(_KEY)}
     templates.pop(f"{_KEY}s", None)
     if model.chat_template is not None:
         templates = {_KEY: model.chat_template}
     for key, source in templates.items():
         name = model.name if key == _KEY else f"{model.name}, {key.removeprefix(_KEY + '.')}"
-        yield Subject(name=name, source=source, variables=variables, control=control)
+        yield Subject(name=name, source=source, variables=variables, control=control, shown=shown)
 
 
 def _package(name: str) -> Path | None:

@@ -28,12 +28,14 @@ class Subject(Value):
         source: Its Jinja source.
         variables: The texts of special tokens as a template asks for them (`bos_token`, ...), and further variables.
         control: The texts of its control tokens, where known.
+        shown: The texts of its user-defined tokens, where known.
     """
 
     name: str
     source: str
     variables: dict[str, Any] = Field(default_factory=dict)
     control: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
 class Conversation:
@@ -161,22 +163,27 @@ class Trial:
         return output(by, seen)
 
     def _rendered(self, side: Side, messages: Callable[[], Sequence[Json]] | None, opens: bool) -> str | PartError:
-        if isinstance(side.compiled, PartError):
-            return side.compiled
         asked = Rendering(
             self.conversation.messages if messages is None else messages(),
             self.conversation.tools,
             opens,
             self.subject.variables,
         )
-        self.renders += 1
-        try:
-            with limited(SECONDS):
-                return side.compiled.render(asked)
-        except PartError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - an engine from outside may raise anything
-            return PartError("error", str(error), type(error).__name__)
+        self.renders += not isinstance(side.compiled, PartError)
+        return rendered(side, asked)
+
+
+def rendered(side: Side, asked: Rendering) -> str | PartError:
+    """Return what an engine makes of what it is asked, or how it ends."""
+    if isinstance(side.compiled, PartError):
+        return side.compiled
+    try:
+        with limited(SECONDS):
+            return side.compiled.render(asked)
+    except PartError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - an engine from outside may raise anything
+        return PartError("error", str(error), type(error).__name__)
 
 
 def output(by: str, seen: str | PartError) -> Output:
