@@ -274,7 +274,7 @@ def test_where_templates_come_from(project, tmp_path, smollm):
 
 @pytest.mark.parametrize("name", ["no-such-thing", "json"])
 def test_no_template_is_one_clear_line(project, name):
-    with pytest.raises(UserError, match="no template at|there is no chat template"):
+    with pytest.raises(UserError, match=r"no template at|there is no chat template"):
         subjects(project, name)
 
 

@@ -61,7 +61,7 @@ def fuzz_parser(
         render: Renders with the format's template. Raises `PartError` where it cannot.
         conversations: Makes `{"messages": [...], "tools": [...]}`; those that end with the assistant are judged.
         chunkings: Makes ways to cut so many pieces into groups: the sizes of the groups.
-        examples: How many inputs.
+        examples: How many inputs are made up; 0 for none.
         number: The seed; the same one makes the same inputs.
         variables: Template variables, for the renderer and for the parser's own template alike.
         only: The names of the properties; all of them where nothing is said.
@@ -102,7 +102,8 @@ def fuzz_parser(
 
     search: Search[Json] = Search(check, seconds, progress)
     search.replay(known)
-    search.explore(inputs(), examples=examples, number=number)
+    if examples:
+        search.explore(inputs(), examples=examples, number=number)
     statistics.inputs, statistics.ended = search.result.inputs, search.result.ended
     findings = [
         Finding(
