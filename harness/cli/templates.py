@@ -67,7 +67,7 @@ def fuzz_template(
     outputs = Outputs("harness.report.fuzz", html=html, markdown=markdown, junit=junit, sarif=sarif)
     needs_hypothesis()
     from harness.fuzz import fixed_conversations
-    from harness.fuzz.template.api import DEFAULT_ENGINES, checked, chosen, engine_paths
+    from harness.fuzz.template.api import DEFAULT_ENGINES, checked, chosen, engine_paths, tokenizer_path
     from harness.fuzz.template.properties import properties_named
     from harness.fuzz.template.run import Plan, fuzz_templates, look_again
     from harness.fuzz.template.subjects import subjects
@@ -78,6 +78,7 @@ def fuzz_template(
     plan = Plan(
         engines=engine_paths(engine or DEFAULT_ENGINES),
         properties=tuple(only or ()),
+        tokenizer=tokenizer_path(),
         examples=count,
         number=seed,
         seconds=seconds,

@@ -106,7 +106,7 @@ def test_the_reference_parser_gives_back_what_is_rendered(tmp_path):
     result = run(*words, "--format", "json")
     assert result.exit_code == 0, result.output
     report = report_of(result)
-    assert report["held"]["roundtrip"] > 20
+    assert report["held"]["round-trip"] > 20
     assert report["held"]["arguments"] > 3
 
 

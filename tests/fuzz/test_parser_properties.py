@@ -215,9 +215,9 @@ def test_the_reference_breaks_nothing():
         (WritesArgumentsAgain, "arguments", "other characters for the same values"),
         (Casts, "arguments", "other values"),
         (LeaksAMarker, "markers", "a marker in the content"),
-        (LosesTextBeforeACall, "roundtrip", "content is lost"),
-        (EndsAtTheFirstMark, "roundtrip", "content where none is due, no call"),
-        (Raises, "roundtrip", "raises: ValueError no such character at N"),
+        (LosesTextBeforeACall, "round-trip", "content is lost"),
+        (EndsAtTheFirstMark, "round-trip", "content where none is due, no call"),
+        (Raises, "round-trip", "raises: ValueError no such character at N"),
     ],
 )
 def test_what_is_planted_is_found_by_its_property(parser, name, cause):
@@ -232,7 +232,7 @@ def test_an_example_is_small_and_shows_both_sides():
         st.text(st.sampled_from("ab ")),
         st.lists(calls, max_size=2),
     )
-    findings, _ = fuzzed(LosesTextBeforeACall(), only=["roundtrip"], conversations=made)
+    findings, _ = fuzzed(LosesTextBeforeACall(), only=["round-trip"], conversations=made)
     (found,) = findings
     message = found.example["conversation"]["messages"][-1]
     assert message["content"] == "a"
@@ -245,7 +245,7 @@ def test_an_example_is_small_and_shows_both_sides():
 
 def test_a_known_example_is_tried_first():
     example = {"conversation": conversation(content="b", tool_calls=[call("add", "{}")]), "sizes": []}
-    findings, statistics = fuzzed(LosesTextBeforeACall(), only=["roundtrip"], known=[example], examples=1)
+    findings, statistics = fuzzed(LosesTextBeforeACall(), only=["round-trip"], known=[example], examples=1)
     assert findings[0].example == example
     assert statistics.inputs >= 1
 
@@ -269,9 +269,9 @@ def test_an_unknown_property_is_named():
 def test_what_no_parser_could_know_is_not_judged(message):
     example = {"conversation": conversation(**message), "sizes": []}
     nothing = st.just({"messages": [{"role": "user", "content": "a"}]})
-    findings, statistics = fuzzed(Raises(), only=["roundtrip", "markers"], known=[example], conversations=nothing)
+    findings, statistics = fuzzed(Raises(), only=["round-trip", "markers"], known=[example], conversations=nothing)
     assert findings == []
-    assert statistics.judged == {"roundtrip": 0, "markers": 0}
+    assert statistics.judged == {"round-trip": 0, "markers": 0}
 
 
 def test_why_nothing_was_judged_is_counted():
@@ -279,9 +279,9 @@ def test_why_nothing_was_judged_is_counted():
         def whole(self, asked):
             raise PartError("refused", "another token at 12")
 
-    findings, statistics = fuzzed(Refuses(), only=["roundtrip"], examples=10)
+    findings, statistics = fuzzed(Refuses(), only=["round-trip"], examples=10)
     assert findings == []
-    assert statistics.judged == {"roundtrip": 0}
+    assert statistics.judged == {"round-trip": 0}
     assert statistics.unasked == {"another token at N": statistics.inputs}
 
 

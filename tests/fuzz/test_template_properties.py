@@ -137,6 +137,8 @@ def test_what_every_engine_breaks_is_one_finding(engines):
 class ByTable:
     """A tokenizer that knows two control tokens."""
 
+    name = "table"
+    bos, adds_bos = 0, True
     special: ClassVar = {"<|end|>": 1, "<|user|>": 2}
 
     def encode(self, text, *, special):
@@ -154,6 +156,40 @@ def test_a_control_token_in_the_callers_words_is_counted(engines):
             [broken.cause for broken in judge(trial, properties_named(["caller-writes-no-control-token"]))[0]]
         )
     assert causes == [["control texts are parsed"], []]
+
+
+class WithBos(ByTable):
+    """A tokenizer that adds the BOS, whatever stands there."""
+
+    def prompt(self, text):
+        return [0] * (1 + text.count("<s>"))
+
+
+class WithoutBos(ByTable):
+    """A tokenizer that adds none."""
+
+    def prompt(self, text):
+        return [0] * text.count("<s>")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "source", "causes"),
+    [
+        (WithBos(), SOUND, ["more than one BOS after tokenization"]),
+        (WithoutBos(), SOUND, []),
+        (WithBos(), SOUND.replace("{{- bos_token }}", ""), []),
+        (WithoutBos(), SOUND.replace("{{- bos_token }}", ""), ["no BOS after tokenization"]),
+    ],
+)
+def test_the_bos_is_counted_after_tokenization(engines, tokenizer, source, causes):
+    subject = Subject(name="t", source=source, variables={"bos_token": "<s>"})
+    trial = Trial(subject, [Side(engines["transformers-template"], source)], Conversation(CONVERSATIONS[0]), tokenizer)
+    assert [one.cause for one in judge(trial, properties_named(["one-bos"]))[0]] == causes
+
+
+def test_a_template_that_begins_every_turn_with_the_bos_is_not_accused(engines):
+    source = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}{% endfor %}"
+    assert not [key for key in broken_by(engines, source) if key[0] == "one-bos"]
 
 
 def test_every_property_has_a_defect_or_a_test_of_its_own():

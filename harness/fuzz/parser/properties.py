@@ -74,7 +74,7 @@ def _roundtrip(trial: Trial) -> Broken | None:
     if cause == "other arguments":
         # Another property's.
         cause = ""
-    return _broken(trial, "roundtrip", cause, {"the message": want, "parsed": got})
+    return _broken(trial, "round-trip", cause, {"the message": want, "parsed": got})
 
 
 def _arguments(trial: Trial) -> Broken | None:
@@ -114,7 +114,7 @@ PROPERTIES: Mapping[str, Property] = {
         Property("chunks", "however a stream is cut, it gives the same reply", _chunks),
         Property("stream", "a stream adds up to the reply that the whole text gives", _stream),
         Property("growth", "what a stream has said it does not take back", _growth),
-        Property("roundtrip", "a message that its template rendered is parsed back", _roundtrip),
+        Property("round-trip", "a message that its template rendered is parsed back", _roundtrip),
         Property(
             "arguments",
             "the arguments of calls keep their values, and their characters where they are JSON",

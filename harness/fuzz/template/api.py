@@ -24,6 +24,9 @@ DEFAULT_ENGINES = ("transformers-template", "minijinja", "llama-cpp-jinja")
 """What renders if nobody says: the reference, and the engines of most servers that are not Python."""
 
 
+_TOKENIZER = "llama-tokenize"
+
+
 class BrokenPropertyError(AssertionError):
     """A property does not hold. Its text shows the outputs."""
 
@@ -113,7 +116,7 @@ def try_template(
     """
     subject = chosen(subjects(find_project(), name), template)[0]
     properties_named(properties)
-    plan = Plan(engines=engine_paths(engines), properties=tuple(properties))
+    plan = Plan(engines=engine_paths(engines), properties=tuple(properties), tokenizer=tokenizer_path())
     return look_again(plan, subject, checked(conversation))[0]
 
 
@@ -132,6 +135,15 @@ def engine_paths(names: Sequence[str]) -> dict[str, str]:
             raise unknown_name("template engine", name, known_engines())
         found[name] = path
     return found
+
+
+def tokenizer_path() -> str:
+    """Return the import path of what tokenizes the prompts of a GGUF's template: llama.cpp; empty if not installed."""
+    try:
+        component: Any = load_component(_TOKENIZER)
+    except UserError:
+        return ""
+    return str(component.tokenizer)
 
 
 def known_engines() -> list[str]:

@@ -16,7 +16,7 @@ from harness.fuzz.finding import Broken
 from harness.fuzz.search import Search, found_in
 from harness.fuzz.template.properties import judge, properties_named
 from harness.fuzz.template.trial import Conversation, Side, Subject, Trial, rendered
-from harness.parts import PartError, Rendering
+from harness.parts import PartError, Rendering, Tokenizer
 from harness.values import Json
 
 _CONTROL = ("<|im_end|>", "</s>")
@@ -39,7 +39,7 @@ class Bench:
         engines: Import paths of `TemplateEngine`s; the first is the reference.
         properties: Names of properties; all where none is named.
         conversations: Those that every subject is tried on.
-        tokenizer: The import path of a `Tokenizer`, and what it is made with; None for none.
+        tokenizer: The import path of a `Tokenizer` over a GGUF (`path`); empty for none.
     """
 
     def __init__(
@@ -47,13 +47,14 @@ class Bench:
         engines: Sequence[str],
         properties: Sequence[str],
         conversations: Sequence[Json],
-        tokenizer: tuple[str, Json] | None = None,
+        tokenizer: str = "",
     ) -> None:
         self._engines = [parts.make(path) for path in engines]
         self._properties = properties_named(properties)
         self._conversations = [Conversation(one) for one in conversations]
         self._compiled: dict[str, Side] = {}
-        self._tokenizer = None if tokenizer is None else parts.make(tokenizer[0], **tokenizer[1])
+        self._tokenizer = tokenizer
+        self._made: dict[str, Tokenizer] = {}
         # A template's recursion ends at Python's limit, and its renderer's frames are several to one of its own.
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 2000))
 
@@ -103,11 +104,18 @@ class Bench:
         """Return a template in every engine."""
         return [Side(engine, subject.source) for engine in self._engines]
 
+    def _tokenizer_of(self, subject: Subject) -> Tokenizer | None:
+        if not self._tokenizer or subject.file is None:
+            return None
+        if subject.file not in self._made:
+            self._made = {subject.file: parts.make(self._tokenizer, path=subject.file)}
+        return self._made[subject.file]
+
     def judged(
         self, subject: Subject, sides: Sequence[Side], conversation: Conversation
     ) -> tuple[list[Broken], Counter[str], Trial]:
         """Return what a conversation breaks, how often each property was held, and the trial."""
-        trial = Trial(subject, sides, conversation, self._tokenizer)
+        trial = Trial(subject, sides, conversation, self._tokenizer_of(subject))
         broken, held = judge(trial, self._properties)
         return broken, held, trial
 

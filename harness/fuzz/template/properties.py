@@ -1,4 +1,4 @@
-"""What must hold of a chat template, each with a name and a sentence. See `harness fuzz template --list`.
+"""What must hold of a chat template, each with a name and a sentence; docs/properties.md lists them.
 
 A property is judged on one path: a template in one engine. Only `engines-agree` looks at several.
 """
@@ -237,17 +237,32 @@ def _opening_is_suffix(trial: Trial, side: Side) -> Iterator[Broken] | None:
     return iter([_broken("opening-is-suffix", side, "the text before the opened turn changes", message, *shown)])
 
 
-@_property("one-bos", "the prompt begins with the BOS at most once, and has it nowhere else")
+@_property("one-bos", "a prompt begins with the one BOS that is wanted, and has no other")
 def _one_bos(trial: Trial, side: Side) -> Iterator[Broken] | None:
     bos = trial.subject.variables.get("bos_token")
     prompt = trial.render(side)
     if not isinstance(bos, str) or not bos or isinstance(prompt, PartError) or bos in trial.conversation.text:
         return None
+    if bos in trial.subject.source:
+        # Some models begin every turn with it.
+        return None
     count = prompt.count(bos)
-    if count == 0 or (count == 1 and prompt.startswith(bos)):
-        return iter(())
-    cause = "more than one BOS" if count > 1 else "a BOS that is not at the beginning"
-    return iter([_broken("one-bos", side, cause, f"{count} times {bos!r} in the prompt", trial.shown(side))])
+    if count > 1 or (count == 1 and not prompt.startswith(bos)):
+        cause = "more than one BOS" if count > 1 else "a BOS that is not at the beginning"
+        return iter([_broken("one-bos", side, cause, f"{count} times {bos!r} in the prompt", trial.shown(side))])
+    wrong = None if trial.tokenizer is None else _wrong_bos(trial.tokenizer, prompt)
+    return iter([] if wrong is None else [_broken("one-bos", side, wrong, wrong, trial.shown(side))])
+
+
+def _wrong_bos(tokenizer: Any, prompt: str) -> str | None:
+    """Return what is wrong with the BOS of a prompt's ids, as the chat path of llama.cpp makes them."""
+    if tokenizer.bos is None:
+        return None
+    ids = tokenizer.prompt(prompt)
+    count = ids.count(tokenizer.bos)
+    if count > 1:
+        return "more than one BOS after tokenization"
+    return "no BOS after tokenization" if tokenizer.adds_bos and count == 0 else None
 
 
 @_property(
@@ -388,9 +403,9 @@ def _no_control(trial: Trial, side: Side) -> Iterator[Broken] | None:
     if counts[0] == counts[1]:
         return iter(())
     message = f"{written[0]!r} in a message is a control token of the prompt"
-    return iter(
-        [_broken("caller-writes-no-control-token", side, "control texts are parsed", message, trial.shown(side))]
-    )
+    path, cause = f"{side.name}, {tokenizer.name}", "control texts are parsed"
+    found = _broken("caller-writes-no-control-token", side, cause, message, trial.shown(side))
+    return iter([found.model_copy(update={"path": path})])
 
 
 def _without(trial: Trial, written: Sequence[str]) -> list[Any]:

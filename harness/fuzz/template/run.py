@@ -55,6 +55,7 @@ class Plan(Value):
     Attributes:
         engines: Import paths of the engines by name; the first is the reference.
         properties: Names of properties; all where none is named.
+        tokenizer: The import path of the tokenizer that reads the prompts of a GGUF's template; empty for none.
         examples: Made-up conversations for each template, beside the fixed ones; 0 for these only.
         number: The seed.
         seconds: The time budget of all, or None.
@@ -63,6 +64,7 @@ class Plan(Value):
 
     engines: dict[str, str]
     properties: tuple[str, ...] = ()
+    tokenizer: str = ""
     examples: int = 0
     number: int = 0
     seconds: float | None = None
@@ -185,6 +187,7 @@ class _Run:
             "engines": list(engines.values()),
             "properties": list(self._plan.properties),
             "conversations": self._conversations,
+            "tokenizer": self._plan.tokenizer,
         }
         seconds = _SECONDS if self._plan.seconds is None else self._plan.seconds + _SECONDS
         return Worker("harness.fuzz.template.child:Bench", init, seconds=seconds, memory=MEMORY)

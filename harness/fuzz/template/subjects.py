@@ -112,7 +112,7 @@ def _of_model(model: ModelRef) -> Iterator[Subject]:
         templates = {_KEY: model.chat_template}
     for key, source in templates.items():
         name = model.name if key == _KEY else f"{model.name}, {key.removeprefix(_KEY + '.')}"
-        yield Subject(name=name, source=source, variables=variables, control=control, shown=shown)
+        yield Subject(name=name, source=source, variables=variables, control=control, shown=shown, file=str(model.path))
 
 
 def _package(name: str) -> Path | None:

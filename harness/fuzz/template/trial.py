@@ -29,6 +29,7 @@ class Subject(Value):
         variables: The texts of special tokens as a template asks for them (`bos_token`, ...), and further variables.
         control: The texts of its control tokens, where known.
         shown: The texts of its user-defined tokens, where known.
+        file: The GGUF that it is in, whose tokenizer then reads the prompts.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Subject(Value):
     variables: dict[str, Any] = Field(default_factory=dict)
     control: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
+    file: str | None = None
 
 
 class Conversation:

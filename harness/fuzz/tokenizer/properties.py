@@ -202,30 +202,30 @@ def _boundary(asked: Asked, number: int) -> _Seen:
 PROPERTIES: Mapping[str, Property] = {
     one.name: one
     for one in (
-        Property("agreement", "All tokenizers of a group give the same ids for the same text.", _agreement),
+        Property("agreement", "all tokenizers of a group give the same ids for the same text", _agreement),
         Property(
             "round-trip",
-            "The ids of a text decode to its bytes, or to those of its declared normal form.",
+            "the ids of a text decode to its bytes, or to those of its declared normal form",
             _each(_round_trip, "round-trip"),
         ),
         Property(
             "control-only-where-asked",
-            "Plain text never becomes a control token.",
+            "plain text never becomes a control token",
             _each(_only_where_asked, "control-only-where-asked"),
         ),
         Property(
             "bos",
-            "Encoding adds no BOS, and a prompt has exactly the one that is declared.",
+            "encoding adds no BOS, and a prompt has exactly the one that is declared",
             _each(_bos, "bos"),
         ),
         Property(
             "streaming",
-            "The pieces of the ids, one by one, are the bytes of the whole, and no part of a character is emitted.",
+            "the pieces of the ids, one by one, are the bytes of the whole, and no part of a character is emitted",
             _each(_streaming, "streaming"),
         ),
         Property(
             "boundary",
-            "The ids of texts around a control token are those that each text has alone.",
+            "the ids of texts around a control token are those that each text has alone",
             _each(_boundary, "boundary"),
         ),
     )

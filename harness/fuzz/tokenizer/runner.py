@@ -33,7 +33,7 @@ _SCAN = 120.0
 _LONGEST = 24 * 3600.0
 _DEATHS = 3
 """After how many texts that end the process a group is left."""
-_ALIVE = "A tokenizer answers every text and every vocabulary without ending its process."
+_ALIVE = "a tokenizer answers every text and every vocabulary without ending its process"
 _SENTENCES = {"pieces": PIECES, "controls": CONTROLS, "roles": ROLES, "alive": _ALIVE}
 
 

@@ -15,10 +15,10 @@ from harness.parts import PartError, Tokenizer
 
 _STREAMS, _IDS = 400, 8
 
-PIECES = "The tokenizers of a group have the same bytes for each id."
-CONTROLS = "The text of a control token, where control texts are parsed, is this one id."
+PIECES = "the tokenizers of a group have the same bytes for each id"
+CONTROLS = "the text of a control token, where control texts are parsed, is this one id"
 
-ROLES = "The tokenizers of a group have the same control and user-defined tokens."
+ROLES = "the tokenizers of a group have the same control and user-defined tokens"
 
 Shown = tuple[Broken, list[int] | str, int]
 """What is broken, the shortest ids or text that show it, and how many ids do."""
