@@ -9,6 +9,9 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.fuzz import try_parser, try_tokenizers
+from harness.fuzz.parser.properties import PROPERTIES as PARSER
+from harness.fuzz.template.properties import PROPERTIES as TEMPLATE
+from harness.fuzz.tokenizer.properties import PROPERTIES as TOKENIZER
 
 pytest.importorskip("llama_cpp", reason="llama.cpp's tokenizer needs the package llama-cpp-python")
 pytest.importorskip("mistral_common", reason="a tokenizer of its own needs the package mistral-common")
@@ -122,3 +125,10 @@ def test_a_known_defect_of_a_real_parser_is_reproduced():
 def test_one_reply_tried_again():
     conversation = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     assert try_parser("smollm2-135m-instruct-tools", {"conversation": conversation}, parser="reference") == []
+
+
+@pytest.mark.parametrize("properties", [TEMPLATE, TOKENIZER, PARSER], ids=["template", "tokenizer", "parser"])
+def test_the_document_lists_every_property(project, properties):
+    text = (project.root / "docs" / "properties.md").read_text(encoding="utf-8")
+    for name, one in properties.items():
+        assert f"| `{name}` | {one.sentence} |" in text

@@ -42,7 +42,7 @@ def part(kind: str, name: str | None = None) -> Part:
 
 def test_every_property_has_its_name_and_sentence():
     assert [*PROPERTIES] == ["agreement", "round-trip", "control-only-where-asked", "bos", "streaming", "boundary"]
-    assert all(one.name == name and one.sentence.endswith(".") for name, one in PROPERTIES.items())
+    assert all(one.name == name and not one.sentence.endswith(".") for name, one in PROPERTIES.items())
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
