@@ -63,6 +63,9 @@ def test_marks_leave_the_input_alone_and_stand_in_no_tag():
     ]
 
 
+_SEVERAL = "several of white space, escapes, JSON's order and words"
+
+
 @pytest.mark.parametrize(
     ("one", "other", "cause"),
     [
@@ -74,11 +77,15 @@ def test_marks_leave_the_input_alone_and_stand_in_no_tag():
         ("is None.", "is null.", "the word for none"),
         ("is True.", "is true.", "the words for true and false"),
         ("is 1.0.", "is 1.", "whole numbers with or without .0"),
-        ("is 1.05", "is 15", "other text: TEXT or TEXT"),
+        ("a: None.", "a: .", "a none is a word or nothing"),
+        ("<u>a</u><s>b</s>", "<u>a</u>", "a piece of the text is left out"),
+        ("<u>a</u>", "<u>a<b></u>", "a piece of text more"),
+        ("is 1.05", "is 251", "other text"),
+        ('<a> {"b": "<", "a": 1}', "&lt;a&gt; {&#34;a&#34;: 1, &#34;b&#34;: &#34;\\u003c&#34;}", _SEVERAL),
         (
             '{"b": "<", "a": None}',
             '{"a":null,"b":"\\u003c"}',
-            "several of white space, escapes, JSON's order and words",
+            _SEVERAL,
         ),
         (PartError("error", "x"), PartError("undefined", "y"), None),
         (PartError("refused", "x"), PartError("refused", "y"), None),

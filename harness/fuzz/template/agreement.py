@@ -16,7 +16,6 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&#39;", "'"), ("&#34;", '"'), ("&quot;", '"'), ("&amp;", "&"))
 _WORDS = re.compile(r"\b(None|none|null|nil|undefined)\b"), re.compile(r"\b(True|true)\b|\b(False|false)\b")
 _NUMBER = re.compile(r"\b(\d+)\.0\b")
-_AROUND = 12
 JSON_FORM = "the order or the spacing of JSON"
 
 
@@ -34,13 +33,14 @@ def difference(reference: str | PartError, other: str | PartError) -> str | None
         return f"renders where the other ends: {ending(reference)}"
     if reference == other:
         return None
-    for what, plain in _FORMS:
+    for what, plain in _FORMS.items():
         if plain(reference) == plain(other):
             return what
     if plain_of_all(reference) == plain_of_all(other):
         return "several of white space, escapes, JSON's order and words"
-    at = common_prefix(reference, other)
-    return f"other text: {cause_of(repr(reference[at : at + _AROUND]))} or {cause_of(repr(other[at : at + _AROUND]))}"
+    if _is_cut_out(other, reference):
+        return "a piece of the text is left out"
+    return "a piece of text more" if _is_cut_out(reference, other) else "other text"
 
 
 def ending(error: PartError) -> str:
@@ -50,9 +50,16 @@ def ending(error: PartError) -> str:
 
 def plain_of_all(text: str) -> str:
     """Return a text without anything that one of the known differences is about."""
-    for _, plain in reversed(_FORMS):
+    # Escapes before JSON, which is none with them.
+    for plain in (_unescaped, _sorted_json, _without_none, _one_bool, _numbers, _without_space):
         text = plain(text)
     return text
+
+
+def _is_cut_out(shorter: str, longer: str) -> bool:
+    """Return whether a text is another one with one piece of it left out."""
+    start = common_prefix(shorter, longer)
+    return len(shorter) < len(longer) and longer.endswith(shorter[start:])
 
 
 def _without_space(text: str) -> str:
@@ -91,6 +98,10 @@ def _one_none(text: str) -> str:
     return _WORDS[0].sub("null", text)
 
 
+def _without_none(text: str) -> str:
+    return _WORDS[0].sub("", text)
+
+
 def _one_bool(text: str) -> str:
     return _WORDS[1].sub(lambda found: found[0].lower(), text)
 
@@ -99,11 +110,12 @@ def _numbers(text: str) -> str:
     return _NUMBER.sub(r"\1", text)
 
 
-_FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("white space", _without_space),
-    ("escapes of <, >, &, ', / or of other characters", _unescaped),
-    (JSON_FORM, _sorted_json),
-    ("the word for none", _one_none),
-    ("the words for true and false", _one_bool),
-    ("whole numbers with or without .0", _numbers),
-)
+_FORMS: dict[str, Callable[[str], str]] = {
+    "white space": _without_space,
+    "escapes of <, >, &, ', / or of other characters": _unescaped,
+    JSON_FORM: _sorted_json,
+    "the word for none": _one_none,
+    "a none is a word or nothing": _without_none,
+    "the words for true and false": _one_bool,
+    "whole numbers with or without .0": _numbers,
+}
