@@ -83,8 +83,8 @@ _SEVERAL = "several of white space, escapes, JSON's order and words"
         ("is 1.05", "is 251", "other text"),
         ('<a> {"b": "<", "a": 1}', "&lt;a&gt; {&#34;a&#34;: 1, &#34;b&#34;: &#34;\\u003c&#34;}", _SEVERAL),
         (
-            '{"b": "<", "a": None}',
-            '{"a":null,"b":"\\u003c"}',
+            '{"b": "<", "a": true}.',
+            '{"a":true,"b":"\\u003c"} .',
             _SEVERAL,
         ),
         (PartError("error", "x"), PartError("undefined", "y"), None),
