@@ -72,7 +72,8 @@ def fuzz_template(
     from harness.fuzz.template.run import Plan, fuzz_templates, look_again
     from harness.fuzz.template.subjects import subjects
 
-    found = chosen(subjects(project_at(project), name), template)
+    every = subjects(project_at(project), name)
+    found = chosen(every, template)
     count = examples if examples is not None else (_EXAMPLES if len(found) < _MANY else 0)
     properties_named(only or ())
     plan = Plan(
@@ -93,7 +94,7 @@ def fuzz_template(
             memory.findings = findings
         else:
             findings, statistics = look_again(plan, found[0], checked(example_of(example)))
-    told = [one.model_copy(update=_again(one, name, len(found), plan)) for one in findings]
+    told = [one.model_copy(update=_again(one, name, len(every), plan)) for one in findings]
     concluded(
         kind="template",
         subject=name,
