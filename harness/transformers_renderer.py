@@ -49,6 +49,15 @@ class TransformersRenderer:
         """Compile a template. The library keeps the last 128; whatever Jinja2 raises comes through."""
         self.library._compile_jinja_template(source)
 
+    def environment(self, source: str) -> Any:
+        """Return the Jinja2 environment in which a template is compiled; whatever Jinja2 raises comes through."""
+        return self.library._compile_jinja_template(source).environment
+
+    def given(self, messages: Sequence[Json]) -> list[Json]:
+        """Return messages as a template gets them: reasoning under all names that templates know it by."""
+        plain: list[Json] = self.library._alias_reasoning_fields(self.library._plain_template_data(list(messages)))
+        return plain
+
     def render(
         self,
         source: str,

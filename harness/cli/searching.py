@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -101,7 +101,7 @@ def concluded(
     seed: int,
     findings: Sequence[Finding],
     **report: Any,
-) -> None:
+) -> NoReturn:
     """Write and print the report, and end with the status: new findings are convictions.
 
     Raises:
@@ -118,7 +118,8 @@ def concluded(
     if write_baseline is not None:
         save_baseline(write_baseline, told)
     outputs.write(made)
-    status = CONVICTED if made.new else CLEAN if any(made.held.values()) else UNJUDGED
+    judged = any(made.held.values()) or (made.mutation is not None and made.mutation.total.tried > 0)
+    status = CONVICTED if made.new else CLEAN if judged else UNJUDGED
     if form is Format.JSON:
         print(machine.to_json(machine.FINDINGS, exit_status=status, seed=seed, report=made))
     else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -22,10 +23,14 @@ from harness.cli.searching import (
     remembered,
 )
 from harness.cli.shared import As, Format, Html, Junit, Markdown, Outputs, Sarif, Where, progress_line, project_at
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.fuzz.finding import Finding
+    from harness.fuzz.template.golden_cases import GoldenCase
     from harness.fuzz.template.run import Plan, Statistics
+    from harness.fuzz.template.trial import Subject
+    from harness.values import Json
 
 _MANY = 8
 """Templates from which on only the fixed conversations are tried, if nobody says how many."""
@@ -53,6 +58,17 @@ def fuzz_template(
     baseline: BaselineFile = None,
     write_baseline: Write = None,
     database: Database = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Also tell which lines no conversation and no golden case reached.")
+    ] = False,
+    mutants: Annotated[
+        str | None,
+        typer.Option(
+            "--mutants",
+            metavar="N|all",
+            help="Instead: plant defects, so many a template, and count which the properties and goldens see.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes at once; 0 for one a core.")] = 0,
     html: Html = None,
     markdown: Markdown = None,
@@ -68,11 +84,13 @@ def fuzz_template(
     needs_hypothesis()
     from harness.fuzz import fixed_conversations
     from harness.fuzz.template.api import DEFAULT_ENGINES, checked, chosen, engine_paths, tokenizer_path
+    from harness.fuzz.template.golden_cases import golden_cases
     from harness.fuzz.template.properties import properties_named
     from harness.fuzz.template.run import Plan, fuzz_templates, look_again
     from harness.fuzz.template.subjects import subjects
 
-    every = subjects(project_at(project), name)
+    place = project_at(project)
+    every = subjects(place, name)
     found = chosen(every, template)
     count = examples if examples is not None else (_EXAMPLES if len(found) < _MANY else 0)
     properties_named(only or ())
@@ -84,12 +102,31 @@ def fuzz_template(
         number=seed,
         seconds=seconds,
         workers=workers,
+        counts=coverage,
     )
+    fixed = [{key: one[key] for key in ("messages", "tools") if key in one} for one in fixed_conversations()]
+    if mutants is not None:
+        asked = {
+            "--coverage": coverage,
+            "--example": example,
+            "--examples": examples is not None,
+            "--baseline": baseline,
+            "--write-baseline": write_baseline,
+            "--database": database,
+            "--junit": junit,
+            "--sarif": sarif,
+        }
+        _nothing_else(asked)
+        _measured(plan, found, fixed, golden_cases(place, name), _count(mutants), name, outputs, form)
     with remembered(database, "template", [subject.name for subject in found]) as memory, progress_line() as progress:
         if example is None:
-            fixed = [{key: one[key] for key in ("messages", "tools") if key in one} for one in fixed_conversations()]
             findings, statistics = fuzz_templates(
-                plan, found, fixed, memory.failed, lambda done: progress("templates", done, len(found))
+                plan,
+                found,
+                fixed,
+                memory.failed,
+                lambda done: progress("templates", done, len(found)),
+                golden_cases(place, name) if coverage else {},
             )
             memory.findings = findings
         else:
@@ -104,12 +141,76 @@ def fuzz_template(
         held=statistics.held,
         subjects=len(found),
         ended=statistics.ended,
+        coverage=statistics.coverage,
+        notes=_uncounted(plan, statistics),
         baseline=baseline,
         write_baseline=write_baseline,
         outputs=outputs,
         form=form,
         seed=seed,
     )
+
+
+def _count(mutants: str) -> int | None:
+    """Return how many mutants of a template are tried; None for all."""
+    if mutants == "all":
+        return None
+    if not mutants.isdecimal() or int(mutants) == 0:
+        raise UserError(f"--mutants {mutants!r} is no number of mutants", "name one, or say: --mutants all")
+    return int(mutants)
+
+
+def _nothing_else(given: dict[str, Any]) -> None:
+    for option in (name for name, value in given.items() if value):
+        raise UserError(f"{option} does not go with --mutants", "mutants are tried instead of a search")
+
+
+def _measured(
+    plan: Plan,
+    found: Sequence[Subject],
+    fixed: Sequence[Json],
+    cases: Mapping[str, Sequence[GoldenCase]],
+    most: int | None,
+    name: str,
+    outputs: Outputs,
+    form: Format,
+) -> NoReturn:
+    """Try mutants, and end with their report."""
+    from harness.fuzz.template.mutate import try_mutants
+
+    with progress_line() as progress:
+        mutation, engines, ended = try_mutants(
+            plan, found, fixed, cases, most, lambda done, all_of_them: progress("mutants", done, all_of_them)
+        )
+    concluded(
+        kind="template",
+        subject=name,
+        findings=(),
+        facts={
+            "templates": f"{len(found):,}",
+            "conversations": f"{len(fixed):,}",
+            "golden cases": f"{mutation.cases:,}",
+            **engines,
+        },
+        properties={},
+        held={},
+        subjects=len(found),
+        ended=ended,
+        notes=tuple(f"{one}: no mutants: {why}" for one, why in mutation.unjudged.items()),
+        mutation=mutation,
+        baseline=None,
+        write_baseline=None,
+        outputs=outputs,
+        form=form,
+        seed=plan.number,
+    )
+
+
+def _uncounted(plan: Plan, statistics: Statistics) -> tuple[str, ...]:
+    """Return what is said where coverage was asked for and could not be had."""
+    if not plan.counts or statistics.coverage:
+        return ()
+    return ("nothing was counted: for coverage the first engine has to be transformers-template, and to compile it",)
 
 
 def _facts(statistics: Statistics) -> dict[str, str]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from harness.fuzz.measures import Covered, Mutation
 from harness.values import Value
 
 _HEX, _NUMBER = re.compile(r"0x[0-9a-f]+"), re.compile(r"\d+")
@@ -126,6 +127,8 @@ class FuzzReport(Value):
         subjects: How many subjects there were.
         ended: Whether the time was over before the examples were.
         notes: What a reader must know besides.
+        coverage: How much of the templates was reached, where that was counted.
+        mutation: What mutants came to, where these were tried; then nothing was searched.
     """
 
     kind: str
@@ -137,6 +140,8 @@ class FuzzReport(Value):
     subjects: int = 1
     ended: bool = False
     notes: tuple[str, ...] = ()
+    coverage: tuple[Covered, ...] = ()
+    mutation: Mutation | None = None
 
     @property
     def new(self) -> tuple[Finding, ...]:
@@ -146,6 +151,8 @@ class FuzzReport(Value):
     @property
     def line(self) -> str:
         """The result in one line."""
+        if self.mutation is not None:
+            return f"{self.kind} {self.subject}: {self.mutation.line}"
         known = len(self.findings) - len(self.new)
         besides = f" ({known} in the baseline)" if known else ""
         if not self.new:

@@ -63,6 +63,7 @@ USER, CONTENT = "{{ message.content }}", "{%- if message.content is string %}{{ 
 ARGUMENTS = "{%- if call.function.arguments is string %}{{ call.function.arguments }}"
 ITEMS = "{%- if true %}{% for key, value in call.function.arguments | items %}{{ key }}={{ value }}{% endfor %}"
 TOOL = "{{ tool | tojson | safe }}"
+END, OPENS, CALL = "{{- '<|end|>' }}", "{%- if add_generation_prompt %}", "<call>{{ call.function.name }}:"
 DEFECTS = [
     ("text-verbatim", "the text of role user is changed", USER, "{{ message.content | replace('i', '1') }}"),
     ("text-verbatim", "the text of role user is escaped as HTML", USER, "{{ message.content | e }}"),
@@ -99,6 +100,52 @@ DEFECTS = [
         "{%- elif message.content %}",
         "{%- elif not message.content %}{{ message.content }}{%- else %}",
     ),
+    (
+        "turns-alike",
+        "what stands between user and assistant changes",
+        END,
+        "{{- '<|end|>' ~ ('x' if loop.index == 2 else '') }}",
+    ),
+    (
+        "turns-alike",
+        "the white space behind the end of a turn changes",
+        END,
+        END.replace("}}", "~ ' ' * loop.first }}"),
+    ),
+    ("opens-as-asked", "the turn is not opened", OPENS, "{%- if false %}"),
+    ("opens-as-asked", "a turn is opened that nobody asked for", OPENS, "{%- if true %}"),
+    (
+        "one-system",
+        "more than one system",
+        "{{- bos_token }}",
+        "{{- bos_token }}{%- if messages[0].role == 'system' %}<|system|>A.<|end|>{% endif %}",
+    ),
+    (
+        "one-system",
+        "a default stands otherwise than a system's text",
+        "{{- bos_token }}",
+        "{{- bos_token }}{%- if messages[0].role != 'system' %}<|system|>A.<|end|>{{ ' ' }}{% endif %}",
+    ),
+    ("markers-are-whole", "a marker has a space in it", END, "{{- '<|end |>' }}"),
+    ("markers-are-whole", "a marker stands twice in a row", END, "{{- '<|end|><|end|>' }}"),
+    ("markers-are-whole", "a marker is indented", END, "{{- '<|end|>\n ' }}"),
+    ("markers-are-whole", "white space before all", "{{- bos_token }}", "{{- ' ' ~ bos_token }}"),
+    (
+        "markers-are-whole",
+        "a marker is not closed by its other half",
+        "</call>",
+        "{% if loop.last %}</call>{% endif %}",
+    ),
+    ("calls-are-json", "no JSON in <call>", CALL, '<call>{"name": {{ call.function.name }}}</call><call>'),
+    ("calls-appear", "a call's name is dropped", CALL, "<call>"),
+    ("calls-appear", "an argument is dropped", ARGUMENTS, "{%- if true %}"),
+    (
+        "calls-appear",
+        "an argument is changed",
+        ARGUMENTS,
+        "{%- if true %}{{ call.function.arguments | string | replace('lo', 'l0') }}",
+    ),
+    ("calls-appear", "another order", "in message.tool_calls or []", "in (message.tool_calls or [])[::-1]"),
     ("same-clock-same-text", "another text the second time", "{{- bos_", "{{- (range(99) | list | random) ~ bos_"),
 ]
 
@@ -109,6 +156,22 @@ def test_a_planted_defect_is_found_by_its_property(engines, name, cause, old, ne
     assert source != SOUND
     causes = [key[2] for key in broken_by(engines, source) if key[0] == name]
     assert any(one.startswith(cause) for one in causes), causes
+
+
+def test_an_answer_that_nothing_ends(engines):
+    source = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    said = [("user", "Hi."), ("assistant", "Yes."), ("user", "Why?")]
+    conversation = [{"messages": [{"role": role, "content": text} for role, text in said]}]
+
+    def closed(source):
+        return not any(key[0] == "answers-are-closed" for key in broken_by(engines, source, conversation))
+
+    assert not closed(source)
+    # A token that ends it, or the marker of the next turn.
+    assert closed(
+        source.replace("{% endfor", "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor")
+    )
+    assert closed(source.replace("{{ message.role }}:", "<|{{ message.role }}|>"))
 
 
 def test_a_template_that_refuses_in_its_own_words_breaks_nothing(engines):
@@ -125,6 +188,7 @@ def test_what_only_one_engine_breaks_is_bound_to_it(engines):
         ("engines-agree", "transformers-template / minijinja"),
         ("tools-appear", "minijinja"),
         ("arguments-alike", "minijinja"),
+        ("calls-appear", "minijinja"),
     }
 
 
@@ -193,7 +257,7 @@ def test_a_template_that_begins_every_turn_with_the_bos_is_not_accused(engines):
 
 
 def test_every_property_has_a_defect_or_a_test_of_its_own():
-    elsewhere = {"engines-agree", "caller-writes-no-control-token"}
+    elsewhere = {"engines-agree", "answers-are-closed", "caller-writes-no-control-token"}
     assert {one[0] for one in DEFECTS} | elsewhere == set(PROPERTIES)
 
 

@@ -1,6 +1,7 @@
 """Reports of a search: a small one, one in which nothing is broken, and one that attacks whoever shows it."""
 
 from harness.fuzz.finding import Broken, Finding, FuzzReport, Output
+from harness.fuzz.measures import Covered, KindTried, Mutation, Tried, Unreached
 from tests.report.sheets import HOSTILE
 
 SURROGATE = f"{HOSTILE}\ud800"
@@ -115,3 +116,43 @@ def hostile():
 def many(count):
     """Return a report of so many root causes."""
     return search(*(found(cause=f"cause {at}") for at in range(count)))
+
+
+def covering(text="{% if a %}", missed=1):
+    """Return a report with the coverage of two templates, of one all."""
+    points = tuple(Unreached(line=7, kind="else", text=text) for _ in range(missed))
+    one = Covered(subject=text, by="conversations", points=missed + 3, missed=points)
+    return search(coverage=(one, Covered(subject="b.jinja", by="goldens", points=1)))
+
+
+def mutated(text="a\n", survivors=1, cases=2):
+    """Return a report of mutants."""
+    survivor = Tried(subject=text, kind="text-dropped", line=3, column=4, old=text, new="", told=True)
+    kinds = (
+        KindTried(
+            kind="bos-dropped",
+            sentence="No BOS.",
+            tried=2,
+            told=1,
+            by_goldens=cases and 1,
+            by_properties=1,
+            survive=0,
+        ),
+        KindTried(
+            kind="text-dropped",
+            sentence="No text.",
+            tried=1_000,
+            told=3,
+            by_goldens=0,
+            by_properties=2,
+            survive=survivors,
+        ),
+    )
+    mutation = Mutation(
+        made=4_000,
+        kinds=kinds,
+        survivors=(survivor,) * survivors,
+        properties={"one-bos": 2, "renders": 1},
+        cases=cases,
+    )
+    return search(mutation=mutation, properties={}, held={})

@@ -13,7 +13,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from harness.fuzz.finding import Output
-from harness.report.fuzz.console import SHOWN, print_report
+from harness.report import machine
+from harness.report.fuzz.console import LISTED, SHOWN, print_report
 from harness.report.fuzz.example import Turn, raw, turns
 from harness.report.fuzz.html import to_html
 from harness.report.fuzz.junit import to_junit
@@ -22,7 +23,19 @@ from harness.report.fuzz.sarif import to_sarif
 from harness.report.fuzz.view import block, difference, given, output_lines, rows, subjects
 from harness.report.markdown import LIMIT
 from harness.report.sarif import SCHEMA
-from tests.report.searches import CALLING, SURROGATE, clean, ended, found, hostile, many, search, small
+from tests.report.searches import (
+    CALLING,
+    SURROGATE,
+    clean,
+    covering,
+    ended,
+    found,
+    hostile,
+    many,
+    mutated,
+    search,
+    small,
+)
 from tests.report.sheets import HOSTILE_SHOWN, Outline
 from tests.report.test_junit import check
 
@@ -471,3 +484,88 @@ def test_sarif_places_are_relative_and_quoted():
 def test_the_same_report_gives_the_same_bytes(to):
     assert to(small()) == to(small())
     assert SURROGATE not in to(hostile())
+
+
+def test_coverage_on_the_terminal():
+    assert printed(covering())[-7:] == [
+        "",
+        "{% if a %}: the conversations reached 75.0%: 3 of 4 branches, loops and outputs",
+        "  line 7  else  {% if a %}",
+        "",
+        "b.jinja: the golden cases reached 100.0%: 1 of 1 branch, loops and outputs",
+        "",
+        "template templates: nothing new is broken",
+    ]
+    assert "          and 5 more" in printed(covering(missed=LISTED + 5))
+
+
+def test_mutants_on_the_terminal():
+    said = printed(mutated())
+    assert said[4:] == [
+        "mutants       tried  differ  goldens  properties  survive",
+        "bos-dropped       2       1        1           1        0",
+        "text-dropped  1,000       3        0           2        1",
+        "all           1,002       4        1           3        1",
+        "",
+        "killed first by one-bos 2, renders 1",
+        "",
+        "1 survivor: mutants that differ from their original and that nothing kills",
+        "  a\u240a, line 3: text-dropped",
+        "    a\u240a \u2192 \u2205",
+        "",
+        "template templates: 1,002 of 4,000 mutants tried, 4 differ from their original:",
+        "the properties kill 75.0%, the goldens 25.0%, 1 survive",
+    ]
+    many_of_them = printed(mutated(survivors=LISTED + 5))
+    assert sum(line.endswith("line 3: text-dropped") for line in many_of_them) == LISTED
+    assert "  and 5 more" in many_of_them
+    alone = printed(mutated(cases=0))
+    assert "bos-dropped       2       1        -           1        0" in alone
+    assert not any("goldens 2" in line for line in alone)
+
+
+def test_what_is_measured_in_markdown():
+    covered = to_markdown(covering())
+    said = "the conversations reached 75.0%: 3 of 4 branches, loops and outputs.\n\n<details>"
+    assert f"<code>{{% if a %}}</code>: {said}" in covered
+    assert "| 7 | else | <code>{% if a %}</code> |" in covered
+    comment = to_markdown(mutated())
+    assert comment.startswith("### \u2754 <code>template templates&#58; 1,002 of 4,000 mutants tried")
+    assert "| <code>text-dropped</code> | 1,000 | 3 | 0 | 2 | 1 |\n" in comment
+    assert "| <code>all</code> | 1,002 | 4 | 1 | 3 | 1 |" in comment
+    assert "| <code>a\u240a</code> | 3 | <code>text-dropped</code> | <code>a\u240a \u2192 \u2205</code> |" in comment
+    assert "<summary>101 survivors, the first 100</summary>" in to_markdown(mutated(survivors=101))
+
+
+def test_what_is_measured_on_the_page():
+    prose = html.unescape("".join(Outline(to_html(covering())).prose))
+    assert "the conversations reached 75.0%" in prose
+    assert "all of it" in prose
+    page = Outline(to_html(mutated()))
+    prose = html.unescape("".join(page.prose + page.code))
+    for text in ("No text.", "1,002", "killed by goldens", "a\u240a \u2192 \u2205", "one-bos"):
+        assert text in prose, text
+    assert ("header", "class", "verdict unknown") in page.attributes
+
+
+def test_what_is_measured_for_machines():
+    report = json.loads(machine.to_json(machine.FINDINGS, report=mutated()))["report"]
+    assert report["mutation"]["kinds"][0]["by_goldens"] == 1
+    assert report["mutation"]["survivors"][0]["old"] == "a\n"
+    (one, _) = json.loads(machine.to_json(machine.FINDINGS, report=covering()))["report"]["coverage"]
+    assert (one["points"], one["missed"]) == (4, [{"line": 7, "kind": "else", "text": "{% if a %}"}])
+
+
+@pytest.mark.parametrize("made", [covering, mutated])
+def test_what_is_measured_moves_no_report(made):
+    report = made(SURROGATE)
+    allowed = {"h3", "h4", "p", "code", "pre", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "details"}
+    found = Outline(MarkdownIt("commonmark", {"html": True}).enable("table").render(to_markdown(report)))
+    assert set(found.elements) <= allowed | {"summary", "blockquote"}
+    assert SHOWN_SURROGATE in "".join(found.code)
+    page = Outline(to_html(report))
+    assert page.elements.count("script") == 1
+    assert not {"img", "svg"} & set(page.elements)
+    to_html(report).encode()
+    said = "\n".join(printed(report, 300))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", said)

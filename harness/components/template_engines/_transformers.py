@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import replace
+from typing import Any
 
 from harness.components.template_engines._endings import told
 from harness.parts import Rendering
@@ -30,6 +32,15 @@ class TransformersEngine:
         with told():
             self._renderer.compile(source)
         return _Compiled(self._renderer, source)
+
+    def environment(self, source: str) -> Any:
+        """Return the Jinja2 environment that compiles a template, for whoever counts what of it is reached."""
+        with told():
+            return self._renderer.environment(source)
+
+    def given(self, asked: Rendering) -> Rendering:
+        """Return what is asked with the messages as the template gets them."""
+        return replace(asked, messages=self._renderer.given(asked.messages))
 
 
 class _Compiled:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hypothesis import strategies as st
@@ -14,8 +16,11 @@ from harness import parts
 from harness.fuzz import conversations
 from harness.fuzz.finding import Broken
 from harness.fuzz.search import Search, found_in
+from harness.fuzz.template.counting import Counted, Counting, counting_of
+from harness.fuzz.template.golden_cases import GoldenCase
 from harness.fuzz.template.properties import judge, properties_named
 from harness.fuzz.template.trial import Conversation, Side, Subject, Trial, rendered
+from harness.fuzz.template.worth import Bar, Original
 from harness.parts import PartError, Rendering, Tokenizer
 from harness.values import Json
 
@@ -55,6 +60,7 @@ class Bench:
         self._compiled: dict[str, Side] = {}
         self._tokenizer = tokenizer
         self._made: dict[str, Tokenizer] = {}
+        self._last: Original | None = None
         # A template's recursion ends at Python's limit, and its renderer's frames are several to one of its own.
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 2000))
 
@@ -62,23 +68,35 @@ class Bench:
         """Return the engines' versions, by name."""
         return {engine.name: engine.version() for engine in self._engines}
 
-    def sweep(self, subject: Json) -> Json:
+    def sweep(self, subject: Json, counts: bool = False) -> Json:
         """Try the conversations that every subject is tried on.
+
+        Args:
+            subject: The template.
+            counts: Whether what of it is reached is counted.
 
         Returns:
             `found`: a list of `broken`, `example` and `inputs`; `inputs`: how many were tried; `held`: how often
-            each property was; `renders`, and whether the time was over (`ended`).
+            each property was; `renders`, and whether the time was over (`ended`); `reached`: numbers of points.
         """
-        work = _Work(self, Subject.model_validate(subject))
+        work = _Work(self, Subject.model_validate(subject), counts)
         search: Search[Json] = Search(work.check)
         for one in self._conversations:
             work.known = one
             search.replay([one.data])
         return work.result(search)
 
-    def explore(self, subject: Json, examples: int, number: int, seconds: float | None, replay: Sequence[Json]) -> Json:
+    def explore(
+        self,
+        subject: Json,
+        examples: int,
+        number: int,
+        seconds: float | None,
+        replay: Sequence[Json],
+        counts: bool = False,
+    ) -> Json:
         """Try what failed before, then made-up conversations; see `sweep` for what is returned."""
-        work = _Work(self, Subject.model_validate(subject))
+        work = _Work(self, Subject.model_validate(subject), counts)
         search: Search[Json] = Search(work.check, seconds)
         search.replay(replay)
         search.explore(inputs(work.subject.control or _CONTROL), examples=examples, number=number)
@@ -100,6 +118,58 @@ class Bench:
             return {"kind": seen.kind, "message": seen.message, "name": seen.name, "line": seen.line}
         return {"text": seen}
 
+    def cover(self, subject: Json, cases: Sequence[Json]) -> Json:
+        """Render golden cases in the reference and count what of a template is reached.
+
+        Returns:
+            `points`: each with `line`, `kind` and `text`; `reached`: their numbers. None where the reference does not
+            show how it compiles, or the template does not compile.
+        """
+        template = Subject.model_validate(subject)
+        counting = counting_of(self._engines[0], template.source)
+        if counting is None:
+            return {"points": None, "reached": []}
+        for case in cases:
+            counting.count(GoldenCase.model_validate(case).asked(template.variables))
+        return {"points": [asdict(point) for point in counting.coverage.points], "reached": counting.reached}
+
+    def mutants(self, subject: Json, cases: Sequence[Json]) -> Json:
+        """Make the mutants of a template.
+
+        Returns:
+            `kinds`: the kind of each; `cases`: how many golden cases say something; or `error`: why there are none.
+        """
+        try:
+            original = self._original(subject, cases)
+        except PartError as error:
+            return {"error": f"{error.kind}: {error.message}"}
+        return {"kinds": [mutant.kind for mutant in original.mutants], "cases": len(original.cases)}
+
+    def try_mutants(
+        self, subject: Json, cases: Sequence[Json], numbers: Sequence[int], seconds: float | None
+    ) -> list[Json]:
+        """Judge mutants of a template, by number, until the time is over.
+
+        Returns:
+            What came of each, as `Tried` has it: as many as there was time for.
+        """
+        ends = None if seconds is None else time.monotonic() + seconds
+        original = self._original(subject, cases)
+        tried: list[Json] = []
+        for number in numbers:
+            if ends is not None and time.monotonic() > ends:
+                break
+            tried.append(original.judged(original.mutants[number]).model_dump(mode="json"))
+        return tried
+
+    def _original(self, subject: Json, cases: Sequence[Json]) -> Original:
+        """Return a template whose mutants are judged; the last one is kept."""
+        template = Subject.model_validate(subject)
+        if self._last is None or self._last.subject != template:
+            bar = Bar(self._engines, self._properties, self._conversations)
+            self._last = Original(template, [GoldenCase.model_validate(case) for case in cases], bar)
+        return self._last
+
     def sides(self, subject: Subject) -> list[Side]:
         """Return a template in every engine."""
         return [Side(engine, subject.source) for engine in self._engines]
@@ -110,6 +180,13 @@ class Bench:
         if subject.file not in self._made:
             self._made = {subject.file: parts.make(self._tokenizer, path=subject.file)}
         return self._made[subject.file]
+
+    def counted(self, subject: Subject, side: Side) -> Counting | None:
+        """Count from now on what of a template is reached by what is rendered on its side of the reference."""
+        counting = counting_of(self._engines[0], subject.source)
+        if counting is not None and not isinstance(side.compiled, PartError):
+            side.compiled = Counted(side.compiled, counting)
+        return counting
 
     def judged(
         self, subject: Subject, sides: Sequence[Side], conversation: Conversation
@@ -130,11 +207,12 @@ def inputs(control: Sequence[str]) -> SearchStrategy[Json]:
 class _Work:
     """One subject at work."""
 
-    def __init__(self, bench: Bench, subject: Subject) -> None:
+    def __init__(self, bench: Bench, subject: Subject, counts: bool = False) -> None:
         self.subject = subject
         self.known: Conversation | None = None
         self._bench = bench
         self._sides = bench.sides(subject)
+        self._counting = bench.counted(subject, self._sides[0]) if counts else None
         self._held: Counter[str] = Counter()
         self._renders = 0
 
@@ -159,4 +237,5 @@ class _Work:
             "ended": search.result.ended,
             "held": dict(self._held),
             "renders": self._renders,
+            "reached": [] if self._counting is None else self._counting.reached,
         }

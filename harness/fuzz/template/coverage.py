@@ -107,6 +107,16 @@ class Coverage:
         return sorted(missed, key=lambda point: point.line)
 
     @property
+    def points(self) -> tuple[Missed, ...]:
+        """All points, numbered from 0; in no order that matters."""
+        return tuple(self._points)
+
+    @property
+    def reached(self) -> frozenset[int]:
+        """The numbers of the points that were reached."""
+        return frozenset(self._reached)
+
+    @property
     def share(self) -> float:
         """The share of the points that were reached; 1 where there are none."""
         return 1 - len(self.missed()) / len(self._points) if self._points else 1.0

@@ -79,6 +79,28 @@ def marked(messages: Sequence[Json]) -> tuple[list[Json], list[Mark]]:
     return copied, marks
 
 
+def marked_calls(messages: Sequence[Json]) -> tuple[list[Json], list[Mark], list[Mark]]:
+    """Return the messages with a mark in every call's name and texts, and the marks of the names and of the texts.
+
+    Args:
+        messages: Arguments of calls in them are mappings.
+    """
+    copied = copy.deepcopy(list(messages))
+    names: list[Mark] = []
+    values: list[Mark] = []
+    functions = [call["function"] for message in copied for call in message.get("tool_calls") or ()]
+    for function in functions:
+        name, mark = function["name"], f"zN{len(names)}Nz"
+        names.append(Mark(mark, "a call's name", "", name))
+        function["name"] = mark + name
+        for key, text in function["arguments"].items():
+            if isinstance(text, str) and text.strip():
+                at, mark = _middle(text), f"zA{len(values)}Az"
+                values.append(Mark(mark, "an argument", text[:at], text[at:]))
+                function["arguments"][key] = text[:at] + mark + text[at:]
+    return copied, names, values
+
+
 def _texts(messages: Sequence[Json]) -> Iterator[tuple[Any, str, str]]:
     for message in messages:
         content, role = message.get("content"), str(message.get("role"))

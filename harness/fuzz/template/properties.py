@@ -8,50 +8,21 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.errors import UserError, unknown_name
-from harness.fuzz.finding import Broken, Output, cause_of
+from harness.fuzz.finding import Broken, cause_of
+from harness.fuzz.template._property import Property, broken_on, registering
 from harness.fuzz.template.agreement import JSON_FORM, difference, ending
 from harness.fuzz.template.trial import Side, Trial
+from harness.fuzz.template.turns import TURNS
 from harness.parts import PartError
 
-Check = Callable[[Trial, Side], Iterator[Broken] | None]
-"""Yields what is broken; None where the property does not apply."""
-
-
-@dataclass(frozen=True)
-class Property:
-    """A property.
-
-    Attributes:
-        name: Its name.
-        sentence: What must hold.
-        check: Holds it against a trial.
-        in_own_words: Whether each engine words the same cause in its own way.
-        any_input: Whether it must hold of conversations too that OpenAI's API would refuse.
-    """
-
-    name: str
-    sentence: str
-    check: Check
-    in_own_words: bool = False
-    any_input: bool = False
-
-
 PROPERTIES: dict[str, Property] = {}
+_property = registering(PROPERTIES)
 EVERY = "every engine"
 """The path of what is broken in all of several engines for the same cause: it is the template's."""
-
-
-def _property(name: str, sentence: str, **how: bool) -> Callable[[Check], Check]:
-    def register(check: Check) -> Check:
-        PROPERTIES[name] = Property(name, sentence, check, **how)
-        return check
-
-    return register
 
 
 def properties_named(names: Sequence[str]) -> list[Property]:
@@ -94,10 +65,6 @@ def _joined(sides: Sequence[Sequence[Broken]], in_own_words: bool) -> list[Broke
     return first + [one for side in sides for one in side if one.cause not in common]
 
 
-def _broken(name: str, side: Side, cause: str, message: str, *shown: Output) -> Broken:
-    return Broken(name=name, path=side.name, cause=cause, message=message, shown=shown)
-
-
 @_property(
     "engines-agree",
     "all template engines give the same text for the same conversation, or none gives any",
@@ -133,7 +100,7 @@ def _renders(trial: Trial, side: Side) -> Iterator[Broken] | None:
     if seen.kind == "unsupported":
         return None
     missing = f"; nobody passes the variable {seen.name!r}" if seen.kind == "undefined" and seen.name else ""
-    return iter([_broken("renders", side, ending(seen), f"{seen.message}{missing}", trial.shown(side, form))])
+    return iter([broken_on("renders", side, ending(seen), f"{seen.message}{missing}", trial.shown(side, form))])
 
 
 @_property("text-verbatim", "what the caller wrote stands in the prompt as it was written, in the same order")
@@ -153,7 +120,7 @@ def _held_verbatim(trial: Trial, side: Side, prompt: str) -> Iterator[Broken]:
         if how in ("verbatim", "trimmed", "json") or (how, mark.role) in seen:
             continue
         seen.add((how, mark.role))
-        yield _broken(
+        yield broken_on(
             "text-verbatim",
             side,
             f"the text of role {mark.role} is {how}",
@@ -164,7 +131,7 @@ def _held_verbatim(trial: Trial, side: Side, prompt: str) -> Iterator[Broken]:
     places = [at for mark in marks if mark.role != "system" and (at := prompt.find(mark.text)) >= 0]
     if places != sorted(places):
         message = "the texts stand in another order than the messages"
-        yield _broken("text-verbatim", side, "another order", message, trial.shown(side, "marked"))
+        yield broken_on("text-verbatim", side, "another order", message, trial.shown(side, "marked"))
 
 
 @_property("history-is-prefix", "the prompt of a conversation begins with the prompt of its first messages")
@@ -183,7 +150,7 @@ def _history_held(trial: Trial, side: Side, whole: str) -> Iterator[Broken]:
         if isinstance(before, PartError) or whole.startswith(before):
             continue
         kind = "of white space at its end" if whole.startswith(before.rstrip()) else "of what was said"
-        yield _broken(
+        yield broken_on(
             "history-is-prefix",
             side,
             f"a later turn changes the text {kind}",
@@ -214,7 +181,7 @@ def _opening_held(trial: Trial, side: Side, whole: str) -> Iterator[Broken]:
         if whole.startswith(opened) or not opened.startswith(closed):
             continue
         lost = opened[len(closed) :]
-        yield _broken(
+        yield broken_on(
             "opening-is-kept",
             side,
             f"opens with {lost[-40:]!r}, which the history does not have",
@@ -234,7 +201,7 @@ def _opening_is_suffix(trial: Trial, side: Side) -> Iterator[Broken] | None:
         return iter(())
     message = "without the opened turn the prompt is not what it is with it, up to there"
     shown = trial.shown(side), trial.shown(side, "closed")
-    return iter([_broken("opening-is-suffix", side, "the text before the opened turn changes", message, *shown)])
+    return iter([broken_on("opening-is-suffix", side, "the text before the opened turn changes", message, *shown)])
 
 
 @_property("one-bos", "a prompt begins with the one BOS that is wanted, and has no other")
@@ -249,9 +216,9 @@ def _one_bos(trial: Trial, side: Side) -> Iterator[Broken] | None:
     count = prompt.count(bos)
     if count > 1 or (count == 1 and not prompt.startswith(bos)):
         cause = "more than one BOS" if count > 1 else "a BOS that is not at the beginning"
-        return iter([_broken("one-bos", side, cause, f"{count} times {bos!r} in the prompt", trial.shown(side))])
+        return iter([broken_on("one-bos", side, cause, f"{count} times {bos!r} in the prompt", trial.shown(side))])
     wrong = None if trial.tokenizer is None else _wrong_bos(trial.tokenizer, prompt)
-    return iter([] if wrong is None else [_broken("one-bos", side, wrong, wrong, trial.shown(side))])
+    return iter([] if wrong is None else [broken_on("one-bos", side, wrong, wrong, trial.shown(side))])
 
 
 def _wrong_bos(tokenizer: Any, prompt: str) -> str | None:
@@ -279,7 +246,7 @@ def _arguments_alike(trial: Trial, side: Side) -> Iterator[Broken] | None:
     if cause is None:
         return iter(())
     shown = (trial.shown(side, f"arguments as {form}") for form in forms)
-    return iter([_broken("arguments-alike", side, cause, cause, *shown)])
+    return iter([broken_on("arguments-alike", side, cause, cause, *shown)])
 
 
 def _argument_difference(text: str | PartError, mapping: str | PartError) -> str | None:
@@ -303,7 +270,9 @@ def _same_clock_same_text(trial: Trial, side: Side) -> Iterator[Broken] | None:
     if once == again:
         return iter(())
     shown = trial.shown(side), trial.shown(side, "again")
-    return iter([_broken("same-clock-same-text", side, "another text the second time", "it changes by itself", *shown)])
+    return iter(
+        [broken_on("same-clock-same-text", side, "another text the second time", "it changes by itself", *shown)]
+    )
 
 
 @_property("tools-appear", "a template that knows tools shows every declared one: its name, description and parameters")
@@ -330,7 +299,7 @@ def _tools_shown(trial: Trial, side: Side, prompt: str, functions: Sequence[Any]
         missing = {"name": missing["name"]}
     for what, text in missing.items():
         cause = f"a tool's {what} is not there as it was written"
-        yield _broken("tools-appear", side, cause, f"the {what} {text!r} is not in the prompt", trial.shown(side))
+        yield broken_on("tools-appear", side, cause, f"the {what} {text!r} is not in the prompt", trial.shown(side))
 
 
 def _shown(text: str, prompt: str) -> bool:
@@ -355,12 +324,12 @@ def _python_found(trial: Trial, side: Side, prompt: str) -> Iterator[Broken]:
         written = repr(value)
         if written in prompt and written not in conversation.text and json.loads(json.dumps(value)) == value:
             cause = f"{what} as Python writes it"
-            yield _broken("no-python", side, cause, f"{what} shows as {written[:80]}", trial.shown(side))
+            yield broken_on("no-python", side, cause, f"{what} shows as {written[:80]}", trial.shown(side))
             return
     written_by_us = _WORDS.findall(conversation.text)
     for word in dict.fromkeys(_WORDS.findall(prompt)):
         if word not in written_by_us and prompt.count(word) > _by_itself(trial, word):
-            yield _broken(
+            yield broken_on(
                 "no-python", side, f"the word {cause_of(word)}", f"{word!r} is in the prompt", trial.shown(side)
             )
             return
@@ -404,7 +373,7 @@ def _no_control(trial: Trial, side: Side) -> Iterator[Broken] | None:
         return iter(())
     message = f"{written[0]!r} in a message is a control token of the prompt"
     path, cause = f"{side.name}, {tokenizer.name}", "control texts are parsed"
-    found = _broken("caller-writes-no-control-token", side, cause, message, trial.shown(side))
+    found = broken_on("caller-writes-no-control-token", side, cause, message, trial.shown(side))
     return iter([found.model_copy(update={"path": path})])
 
 
@@ -416,3 +385,6 @@ def _without(trial: Trial, written: Sequence[str]) -> list[Any]:
     if not isinstance(found, list):
         raise UserError("the messages are no list")
     return found
+
+
+PROPERTIES.update(TURNS)

@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from harness.fuzz.finding import Broken, Finding, Output, merged
+from harness.fuzz.measures import Covered, Unreached
+from harness.fuzz.template.golden_cases import GoldenCase
 from harness.fuzz.template.properties import PROPERTIES
 from harness.fuzz.template.trial import Subject
 from harness.values import Json, Value
@@ -34,6 +37,7 @@ class Statistics(Value):
         renders: How many renders.
         engines: The engines' versions, by name.
         ended: Whether the time was over before the examples were.
+        coverage: What of the templates was reached, one a template, where it was counted.
     """
 
     subjects: int = 0
@@ -42,6 +46,7 @@ class Statistics(Value):
     renders: int = 0
     engines: dict[str, str] = Field(default_factory=dict)
     ended: bool = False
+    coverage: tuple[Covered, ...] = ()
 
     @property
     def checks(self) -> int:
@@ -60,6 +65,7 @@ class Plan(Value):
         number: The seed.
         seconds: The time budget of all, or None.
         workers: Child processes at once.
+        counts: Whether what of a template is reached is counted.
     """
 
     engines: dict[str, str]
@@ -69,6 +75,7 @@ class Plan(Value):
     number: int = 0
     seconds: float | None = None
     workers: int = 0
+    counts: bool = False
 
 
 def fuzz_templates(
@@ -77,6 +84,7 @@ def fuzz_templates(
     conversations: Sequence[Json],
     failed: Mapping[str, Sequence[Json]],
     progress: Callable[[int], None] = lambda _: None,
+    cases: Mapping[str, Sequence[GoldenCase]] = MappingProxyType({}),
 ) -> tuple[list[Finding], Statistics]:
     """Try templates on conversations.
 
@@ -86,27 +94,32 @@ def fuzz_templates(
         conversations: Those that every template is tried on.
         failed: By subject, conversations that broke something before.
         progress: Told how many templates are done.
+        cases: By subject, golden cases, of which it is counted apart what they reach.
 
     Returns:
         The findings, one a root cause, those on most templates first; and what was done.
     """
-    run = _Run(plan, conversations)
+    run = Children(plan, conversations)
     findings: list[Finding] = []
     total = Statistics()
     with run.pool() as submit:
-        futures = [submit(run.tried, subject, failed.get(subject.name, ())) for subject in subjects]
+        futures = [
+            submit(run.tried, subject, failed.get(subject.name, ()), cases.get(subject.name, ()))
+            for subject in subjects
+        ]
         for done, future in enumerate(as_completed(futures), start=1):
             found, statistics = future.result()
             findings += found
             total = _added(total, statistics)
             progress(done)
+    covered = tuple(sorted(total.coverage, key=lambda one: (one.subject, one.by)))
     joined = sorted(merged(sorted(findings, key=lambda one: one.subject)), key=_order)
-    return joined, total.model_copy(update={"engines": run.engines})
+    return joined, total.model_copy(update={"engines": run.engines, "coverage": covered})
 
 
 def look_again(plan: Plan, subject: Subject, example: Json) -> tuple[list[Finding], Statistics]:
     """Try one conversation on one template, as a finding's command does."""
-    run = _Run(plan.model_copy(update={"workers": 1}), ())
+    run = Children(plan.model_copy(update={"workers": 1}), ())
     with run.pool() as submit:
         found, statistics = submit(run.looked, subject, example).result()
     return sorted(merged(found), key=_order), statistics.model_copy(update={"engines": run.engines})
@@ -116,7 +129,9 @@ def _order(finding: Finding) -> tuple[Any, ...]:
     return -len(finding.subjects), list(PROPERTIES).index(finding.broken.name), finding.broken.key
 
 
-class _Run:
+class Children:
+    """Child processes that hold properties against templates."""
+
     def __init__(self, plan: Plan, conversations: Sequence[Json]) -> None:
         self._plan = plan
         self._conversations = list(conversations)
@@ -142,34 +157,66 @@ class _Run:
             for worker in workers:
                 worker.close()
 
-    def tried(self, subject: Subject, failed: Sequence[Json]) -> tuple[list[Finding], Statistics]:
+    def tried(
+        self, subject: Subject, failed: Sequence[Json], cases: Sequence[GoldenCase]
+    ) -> tuple[list[Finding], Statistics]:
         """Try one template."""
-        found, statistics = self._asked(subject, "sweep")
+        found, statistics, reached = self._asked(subject, "sweep", counts=self._plan.counts)
         if self._plan.examples:
-            more, other = self._asked(
+            more, other, further = self._asked(
                 subject,
                 "explore",
                 examples=self._plan.examples,
                 number=self._plan.number,
                 seconds=self._left,
                 replay=list(failed),
+                counts=self._plan.counts,
             )
-            found, statistics = [*found, *more], _added(statistics, other)
-        return found, statistics.model_copy(update={"subjects": 1})
+            found, statistics, reached = [*found, *more], _added(statistics, other), reached | further
+        coverage = self._covered(subject, reached, cases) if self._plan.counts else ()
+        return found, statistics.model_copy(update={"subjects": 1, "coverage": coverage})
+
+    def _covered(self, subject: Subject, reached: set[int], cases: Sequence[GoldenCase]) -> tuple[Covered, ...]:
+        """Return what of a template was reached, and what its golden cases reach."""
+        given = [case.model_dump(mode="json") for case in cases]
+        try:
+            answer = self.call("cover", subject=subject.model_dump(mode="json"), cases=given)
+        except WorkerDiedError:
+            return ()
+        if answer["points"] is None:
+            return ()
+        points = [Unreached(**point) for point in answer["points"]]
+        by: dict[Literal["conversations", "goldens"], set[int]] = {"conversations": reached}
+        if cases:
+            by["goldens"] = set(answer["reached"])
+        return tuple(
+            Covered(subject=subject.name, by=name, points=len(points), missed=_missed(points, those))
+            for name, those in by.items()
+        )
 
     def looked(self, subject: Subject, example: Json) -> tuple[list[Finding], Statistics]:
         """Try one conversation."""
-        found, statistics = self._asked(subject, "look", example=example)
+        found, statistics, _ = self._asked(subject, "look", example=example)
         return found, statistics.model_copy(update={"subjects": 1})
 
-    def _asked(self, subject: Subject, method: str, **arguments: Any) -> tuple[list[Finding], Statistics]:
+    def call(self, method: str, **arguments: Any) -> Any:
+        """Call a method in a child process that has nothing to do.
+
+        Raises:
+            WorkerDiedError: the child died.
+        """
         worker = self._workers.get()
         try:
-            return _read(subject, worker.call(method, subject=subject.model_dump(mode="json"), **arguments))
-        except WorkerDiedError as death:
-            return self._deadly(subject, method, arguments, death), Statistics()
+            return worker.call(method, **arguments)
         finally:
             self._workers.put(worker)
+
+    def _asked(self, subject: Subject, method: str, **arguments: Any) -> tuple[list[Finding], Statistics, set[int]]:
+        try:
+            answer = self.call(method, subject=subject.model_dump(mode="json"), **arguments)
+        except WorkerDiedError as death:
+            return self._deadly(subject, method, arguments, death), Statistics(), set()
+        return *_read(subject, answer), set(answer["reached"])
 
     def _deadly(self, subject: Subject, method: str, arguments: Json, death: WorkerDiedError) -> list[Finding]:
         """Return which engine a template ends the process of, each tried alone."""
@@ -228,4 +275,10 @@ def _died(subject: Subject, engine: str, death: WorkerDiedError) -> Finding:
 def _added(one: Statistics, other: Statistics) -> Statistics:
     counted = {name: getattr(one, name) + getattr(other, name) for name in ("subjects", "inputs", "renders")}
     held = dict(Counter(one.held) + Counter(other.held))
-    return one.model_copy(update={**counted, "held": held, "ended": one.ended or other.ended})
+    joined = {"held": held, "ended": one.ended or other.ended, "coverage": one.coverage + other.coverage}
+    return one.model_copy(update={**counted, **joined})
+
+
+def _missed(points: Sequence[Unreached], reached: set[int]) -> tuple[Unreached, ...]:
+    missed = [point for number, point in enumerate(points) if number not in reached]
+    return tuple(sorted(missed, key=lambda point: point.line))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from harness.fuzz.finding import Output
-from harness.fuzz.template.marks import Mark, marked
+from harness.fuzz.template.marks import Mark, marked, marked_calls
 from harness.fuzz.template.openai_form import in_openai_form
 from harness.parts import Compiled, PartError, Rendering, TemplateEngine, Tokenizer, limited
 from harness.values import Json, Value
@@ -82,6 +82,11 @@ class Conversation:
     def calls(self) -> list[Json]:
         """The functions called, as the messages have them."""
         return [call["function"] for message in self.messages for call in message.get("tool_calls") or ()]
+
+    @cached_property
+    def marked_calls(self) -> tuple[list[Json], list[Mark], list[Mark]]:
+        """The messages with marks in their calls, arguments as mappings, those of names and those of texts."""
+        return marked_calls(self.arguments_as.get("mapping", ()))
 
     @cached_property
     def arguments_as(self) -> Mapping[str, list[Json]]:

@@ -15,10 +15,14 @@ from harness.report.fuzz.example import turns
 from harness.report.fuzz.view import (
     PLACES,
     Given,
+    change,
     counted,
+    covered,
     difference,
     given,
+    kinds,
     messages,
+    missed,
     not_true,
     notes,
     pair,
@@ -26,14 +30,19 @@ from harness.report.fuzz.view import (
     shown,
     spread,
     subjects,
+    tone,
 )
 from harness.report.visible import visible
 
 if TYPE_CHECKING:
     from harness.fuzz.finding import Finding, FuzzReport
+    from harness.fuzz.measures import Covered, Mutation
 
 SHOWN: Final = 20
 """Findings that are shown whole; tables have the others."""
+LISTED: Final = 20
+"""Lines that were not reached and mutants that survive that are shown; the other reports have more."""
+_STYLES: Final = {"good": "bold green", "bad": "bold red", "unknown": "bold"}
 _NAMES: Final = 4
 _WIDEST: Final = 24
 """Characters of a label, so that what it labels has room."""
@@ -43,8 +52,9 @@ def print_report(console: Console, report: FuzzReport) -> None:
     """Print a search: what was done, the properties, each root cause with its shortest input, and the line."""
     console.print(Text(visible(f"{report.kind} {report.subject}"), style="bold"))
     console.print(_indented(_facts(report), 2))
-    console.print()
-    console.print(_properties(report))
+    if report.properties or report.findings:
+        console.print()
+        console.print(_properties(report))
     for finding in report.new[:SHOWN]:
         console.print()
         _print_finding(console, finding, report)
@@ -53,11 +63,56 @@ def print_report(console: Console, report: FuzzReport) -> None:
         if rest:
             console.print()
             console.print(_causes(f"{len(rest):,} {title}", rest, report, style))
+    for one in report.coverage:
+        console.print()
+        _print_coverage(console, one, report)
+    if report.mutation is not None:
+        console.print()
+        _print_mutation(console, report.mutation)
     for note in notes(report):
         console.print()
         console.print(_indented(Text(visible(note), style="yellow"), 2))
     console.print()
-    console.print(Text(visible(report.line), style="bold red" if report.new else "bold green"))
+    console.print(Text(visible(report.line), style=_STYLES[tone(report)]))
+
+
+def _print_coverage(console: Console, one: Covered, report: FuzzReport) -> None:
+    of = f"{visible(one.subject)}: " if report.subjects > 1 else ""
+    console.print(Text(f"{of}{covered(one)}"))
+    table = _grid()
+    for line, kind, text in missed(one)[:LISTED]:
+        table.add_row(Text(f"line {line}"), Text.assemble((f"{kind}  ", "yellow"), text))
+    if len(one.missed) > LISTED:
+        table.add_row("", Text(f"and {len(one.missed) - LISTED:,} more", style="dim"))
+    if table.row_count:
+        console.print(_indented(table, 2))
+
+
+def _print_mutation(console: Console, mutation: Mutation) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("mutants", overflow="fold")
+    for title in ("tried", "differ", "goldens", "properties", "survive"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in kinds(mutation):
+        numbers = (one.tried, one.told, one.by_goldens, one.by_properties, one.survive)
+        goldens = f"{one.by_goldens:,}" if mutation.cases else "-"
+        shown = [f"{number:,}" for number in numbers]
+        table.add_row(_text(one.kind), *shown[:2], goldens, *shown[3:], style="yellow" if one.survive else "")
+    console.print(table)
+    if mutation.properties:
+        first = ", ".join(f"{name} {count:,}" for name, count in mutation.properties.items())
+        console.print()
+        console.print(Text(f"killed first by {visible(first)}"))
+    if mutation.survivors:
+        console.print()
+        survivors = counted(len(mutation.survivors), "survivor")
+        console.print(Text(f"{survivors}: mutants that differ from their original and that nothing kills"))
+    for survivor in mutation.survivors[:LISTED]:
+        where = Text(f"{visible(survivor.subject)}, line {survivor.line}: {survivor.kind}", style="dim")
+        console.print(_indented(where, 2))
+        console.print(_indented(Text(change(survivor)), 4))
+    if len(mutation.survivors) > LISTED:
+        console.print(_indented(Text(f"and {len(mutation.survivors) - LISTED:,} more", style="dim"), 2))
 
 
 def _facts(report: FuzzReport) -> Table:

@@ -9,18 +9,36 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.report.assets import page
 from harness.report.fuzz.example import raw, turns
-from harness.report.fuzz.view import Given, Row, counted, given, messages, notes, pair, rows, spread
+from harness.report.fuzz.view import (
+    Given,
+    Row,
+    change,
+    counted,
+    covered,
+    given,
+    kinds,
+    messages,
+    missed,
+    notes,
+    pair,
+    rows,
+    spread,
+    tone,
+)
 from harness.report.view import Block, TokenBlock, ids_block, text_block
 from harness.report.visible import shorten, visible
 
 if TYPE_CHECKING:
     from harness.fuzz.finding import Finding, FuzzReport
+    from harness.fuzz.measures import Covered, Mutation
 
 _OPEN: Final = 6
 """Findings that are open at once."""
 _NAMES: Final = 400
 """Subjects that are named of a root cause."""
 _LONGEST: Final = 1_200
+_LISTED: Final = 1_000
+"""Lines that were not reached and mutants that survive that are listed."""
 _SOURCE: Final = 40_000
 """Characters of one listing."""
 
@@ -37,13 +55,49 @@ def to_html(report: FuzzReport) -> str:
         script="page.js",
         title=visible(shorten(f"{report.kind} {report.subject}", _LONGEST)),
         line=visible(shorten(report.line, _LONGEST)),
-        tone="bad" if report.new else "good",
+        tone=tone(report),
         facts=[(visible(name), visible(shorten(value, _LONGEST))) for name, value in report.facts.items()],
         notes=[visible(shorten(note, _LONGEST)) for note in notes(report)],
         rows=[_row(row, firsts.get(row.name)) for row in rows(report)],
+        coverage=[_covered(one) for one in report.coverage],
+        mutation=None if report.mutation is None else _mutation(report.mutation),
         new=[_finding(f"f{at}", finding, report, at < _OPEN) for at, finding in enumerate(report.new)],
         known=[_finding(f"f{at}", finding, report, False) for at, finding in enumerate(known, len(report.new))],
     )
+
+
+def _covered(one: Covered) -> dict[str, Any]:
+    return {
+        "subject": visible(shorten(one.subject, _LONGEST)),
+        "said": covered(one),
+        "missed": missed(one)[:_LISTED],
+        "more": max(len(one.missed) - _LISTED, 0),
+    }
+
+
+def _mutation(mutation: Mutation) -> dict[str, Any]:
+    return {
+        "rows": [
+            {
+                "kind": one.kind,
+                "sentence": one.sentence,
+                "numbers": [
+                    f"{one.tried:,}",
+                    f"{one.told:,}",
+                    f"{one.by_goldens:,}" if mutation.cases else "",
+                    f"{one.by_properties:,}",
+                    f"{one.survive:,}",
+                ],
+            }
+            for one in kinds(mutation)
+        ],
+        "properties": [(visible(name), f"{count:,}") for name, count in mutation.properties.items()],
+        "survivors": [
+            (visible(shorten(one.subject, _LONGEST)), one.line, one.kind, change(one))
+            for one in mutation.survivors[:_LISTED]
+        ],
+        "more": max(len(mutation.survivors) - _LISTED, 0),
+    }
 
 
 def _row(row: Row, first: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from harness.report.visible import shorten, visible
 
 if TYPE_CHECKING:
     from harness.fuzz.finding import Finding, FuzzReport
+    from harness.fuzz.measures import Covered, KindTried, Mutation, Tried
 
 PLACES: Final = 3
 """Places where two outputs differ that are shown on a line a side."""
@@ -24,6 +25,8 @@ _NAMES: Final = 8
 """Subjects that are named where all cannot be."""
 _LONGEST: Final = 400
 """Characters of a message."""
+_TAG: Final = 100
+"""Characters of a tag, and of what stands in one."""
 _AROUND: Final = 39
 """Characters shown of what stands before a difference, and after it."""
 _NOUNS: Final = {"template": "template", "tokenizer": "tokenizer", "parser": "format"}
@@ -91,9 +94,36 @@ class Row:
         return "holds" if self.held else "never applied"
 
 
-def counted(count: int, what: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def tone(report: FuzzReport) -> str:
+    """Return whether a search is good or bad; of mutants nobody can tell."""
+    return "unknown" if report.mutation is not None else "bad" if report.new else "good"
+
+
+def covered(one: Covered) -> str:
+    """Return in words how much of a template was reached."""
+    by = "the conversations" if one.by == "conversations" else "the golden cases"
+    return f"{by} reached {one.share:.1%}: {one.reached:,} of {counted(one.points, 'branch', 'es')}, loops and outputs"
+
+
+def missed(one: Covered) -> list[tuple[int, str, str]]:
+    """Return what was not reached: the line, what it is, and its text."""
+    return [(point.line, point.kind, visible(shorten(point.text, _TAG))) for point in one.missed]
+
+
+def kinds(mutation: Mutation) -> list[KindTried]:
+    """Return the kinds of mutants with all of them at the end."""
+    return [*mutation.kinds, mutation.total]
+
+
+def change(one: Tried) -> str:
+    """Return what a mutant changes."""
+    old, new = (visible(shorten(text, _TAG)) or "\u2205" for text in (one.old, one.new))
+    return f"{old} \u2192 {new}"
+
+
+def counted(count: int, what: str, many: str = "s") -> str:
+    """Return a number with its noun, and what makes that many."""
+    return f"{count:,} {what}{'' if count == 1 else many}"
 
 
 def rows(report: FuzzReport) -> list[Row]:
