@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.documents import read_json, read_toml
 from harness.errors import UserError, unknown_name
 from harness.project import Project
-from harness.stack import load_models
+from harness.stack import ModelEntry, load_models
 from harness.stage import Stage
 from harness.values import (
     Case,
@@ -145,19 +145,19 @@ def cases_for(project: Project, model: str, wanted: Sequence[str] = ()) -> tuple
         UserError: a case that is wanted does not exist, or a case's file is wrong.
     """
     names = wanted or case_names(project)
-    named_only = _named_only(project, model)
-    cases = [load_case(project, name) for name in names]
-    return tuple(case for case in cases if (model in case.models if case.models else not named_only))
+    entry = load_models(project).get(model)
+    return tuple(case for case in (load_case(project, name) for name in names) if _is_asked(case, model, entry))
 
 
 def is_asked(project: Project, case: Case, model: str) -> bool:
-    """Return whether a case is asked of a model: it names it, or it names none and the model takes such cases."""
-    return model in case.models if case.models else not _named_only(project, model)
+    """Return whether a case is asked of a model: one names the other, or it is for all models that take such."""
+    return _is_asked(case, model, load_models(project).get(model))
 
 
-def _named_only(project: Project, model: str) -> bool:
-    entry = load_models(project).get(model)
-    return entry is not None and entry.named_only
+def _is_asked(case: Case, model: str, entry: ModelEntry | None) -> bool:
+    if model in case.models or (entry is not None and case.name in entry.cases):
+        return True
+    return not case.models and not (entry is not None and entry.named_only)
 
 
 # Loading

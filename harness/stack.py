@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, m
 from harness.cache import remembered_sha256
 from harness.documents import read_toml
 from harness.errors import MissingPackageError, UserError, unknown_name
+from harness.families.files import family_file
+from harness.families.registry import FAMILIES
 from harness.model_file import check_header
 from harness.project import Project
 from harness.stage import PROTOCOLS, Caller, ChatRoute, Component, Served, Stage
@@ -105,7 +107,7 @@ class Stack(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """A model in `models.toml`: a path, or a file inside an installed package.
+    """A model in `models.toml`: a path, a file inside an installed package, or one that packages make a file of.
 
     Attributes:
         sha256: The hash the file must have.
@@ -113,10 +115,12 @@ class ModelEntry(BaseModel):
         package: The import name of the package that carries the file.
         distribution: What to install for it.
         file: The file's name inside the package.
+        family: The family pack whose model file it is (`harness.families`).
         chat_template: A template file that replaces the GGUF's own, relative to the folder of `models.toml`.
         calls: The form in which the model writes tool calls, if it does.
         reasoning: The form in which it writes reasoning, if it does.
-        named_only: Asked only of the cases that name it, not of those for every model.
+        named_only: Asked only the cases that name it, not those for every model.
+        cases: Cases that it is asked besides.
         licence: The weights' licence.
         description: One sentence for a human.
     """
@@ -128,18 +132,20 @@ class ModelEntry(BaseModel):
     package: str | None = None
     distribution: str | None = None
     file: str | None = None
+    family: str | None = None
     chat_template: Path | None = None
     calls: Literal["hermes"] | None = None
     reasoning: Literal["think"] | None = None
     named_only: bool = False
+    cases: tuple[str, ...] = ()
     licence: str | None = None
     description: str = ""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         in_package = self.package is not None and self.file is not None
-        if in_package == (self.path is not None):
-            raise ValueError("give either 'path', or 'package' and 'file'")
+        if [in_package, self.path is not None, self.family is not None].count(True) != 1:
+            raise ValueError("give either 'path', or 'package' and 'file', or 'family'")
         return self
 
 
@@ -206,6 +212,8 @@ def find_model_file(project: Project, model: str) -> Path:
 def _locate(project: Project, name: str, entry: ModelEntry) -> Path:
     if entry.path is not None:
         return project.stacks / entry.path
+    if entry.family is not None:
+        return _locate_family(name, entry.family, entry.sha256)
     assert entry.package is not None
     assert entry.file is not None
     spec = _find_package(entry.package)
@@ -215,6 +223,15 @@ def _locate(project: Project, name: str, entry: ModelEntry) -> Path:
             f"model {name!r} is inside the package {wanted}, which is not installed", f"pip install {wanted}"
         )
     return Path(spec.origin).parent / entry.file
+
+
+def _locate_family(name: str, family: str, sha256: str) -> Path:
+    if family not in FAMILIES:
+        raise unknown_name("family", family, FAMILIES)
+    missing = next((one for one in FAMILIES[family].requires if missing_distribution(one)), None)
+    if missing is not None:
+        raise MissingPackageError(f"model {name!r}", missing, "families")
+    return family_file(family, sha256)
 
 
 def _find_package(name: str) -> ModuleSpec | None:

@@ -440,7 +440,7 @@ def test_no_file_of_models(project):
 def test_a_model_has_exactly_one_source(project, text):
     enter(project, text)
     line = refusal(load_models, project).replace(str(project.root), "")
-    assert line == "/stacks/models.toml:1: m: give either 'path', or 'package' and 'file'"
+    assert line == "/stacks/models.toml:1: m: give either 'path', or 'package' and 'file', or 'family'"
 
 
 @pytest.mark.parametrize("digest", ["", "abc", SHA256.upper(), f"{SHA256}0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -87,6 +88,16 @@ class Comparison(Value):
     policy: str = ""
     difference: Difference | None = None
     measured: dict[str, float] = Field(default_factory=dict)
+
+
+JOINED_BY = "+"
+"""Joins the names of policies that are followed at once."""
+
+
+def reason_of(name: str, policies: Mapping[str, str]) -> str | None:
+    """Return why a policy, or all that a name joins, are followed; None where one of them is not declared."""
+    parts = name.split(JOINED_BY)
+    return "; ".join(policies[part] for part in parts) if set(parts) <= policies.keys() else None
 
 
 EQUAL = Comparison(outcome=Outcome.EQUAL)

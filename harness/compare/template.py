@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from harness.compare.hunks import hunks
-from harness.compare.outcome import EQUAL, Comparison, Difference, compare_endings, diverged, equivalent
+from harness.compare.outcome import EQUAL, Comparison, Difference, compare_endings, diverged, equivalent, reason_of
 from harness.values import Ending, Prompt, Refusal
 
 _UNITS = re.compile(r"\w+|\s|[^\w\s]")
@@ -23,8 +23,9 @@ def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None, policies
     """
     if isinstance(golden, Refusal) and isinstance(observed, Prompt):
         for name, text in golden.policies.items():
-            if name in policies and text == observed.text:
-                return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
+            reason = reason_of(name, policies)
+            if reason is not None and text == observed.text:
+                return equivalent(f"declared policy {name}: {reason}", policy=name)
     ended = compare_endings(golden, observed)
     if ended is not None:
         return ended
@@ -38,8 +39,9 @@ def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None, policies
             return equivalent(f"but for the clock, which is {observed.clock:%Y-%m-%d} there and cannot be set")
     matching = [name for name, text in golden.policies.items() if text == observed.text]
     for name in matching:
-        if name in policies:
-            return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
+        reason = reason_of(name, policies)
+        if reason is not None:
+            return equivalent(f"declared policy {name}: {reason}", policy=name)
     found = hunks(_UNITS.findall(golden.text), _UNITS.findall(observed.text), "".join)
     lost_suffix = golden.suffix and golden.text.removesuffix(golden.suffix) == observed.text
     if matching:

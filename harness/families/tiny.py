@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,8 +92,8 @@ class TinyModel:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return random weights, float32, large enough that every part of the computation moves the logits."""
-        rng = np.random.default_rng(11)
-        return {name: _random(rng, name, shape) for name, shape in self.shapes().items()}
+        bits = np.random.PCG64(11)
+        return {name: _random(bits, name, shape) for name, shape in self.shapes().items()}
 
     def write(self, path: Path, vocabulary: Mapping[str, Any]) -> Path:
         """Write the model file, with the metadata of its vocabulary.
@@ -103,8 +104,10 @@ class TinyModel:
         return write_gguf(path, {**self.keys, **vocabulary}, self.tensors(), self.architecture)
 
 
-def _random(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Tensor:
-    values = rng.normal(0, 0.3, shape).astype(np.float32)
+def _random(bits: np.random.PCG64, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return numbers of standard deviation 0.3. NumPy keeps a generator's bits from version to version, no more."""
+    uniform = (bits.random_raw(math.prod(shape)) >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23) - 1
+    values = (uniform * np.float32(0.3 * math.sqrt(3))).reshape(shape)
     return 1 + np.abs(values) if name.endswith("norm.weight") or name.startswith("rope_") else values
 
 

@@ -36,6 +36,8 @@ def expected_reply(
     stop: Sequence[str],
     prompt_tokens: int,
     parsed: Callable[[str], Parsed] = Parsed,
+    *,
+    drops: bool = False,
 ) -> Reply:
     """Return the reply to generated ids.
 
@@ -45,6 +47,7 @@ def expected_reply(
         stop: The caller's stop strings.
         prompt_tokens: How many ids the prompt has.
         parsed: Takes the text apart; without it all is content.
+        drops: Show nothing for bytes that are no text, instead of U+FFFD.
     """
     ended = bool(ids) and ids[-1] in tokenizer.end_of_generation_ids
     shown = list(ids[:-1] if ended else ids)
@@ -52,7 +55,7 @@ def expected_reply(
     cuts = [at for at in (raw.find(text.encode("utf-8")) for text in stop) if at >= 0]
     whole = raw[: min(cuts)] if cuts else raw
     content = _whole_characters(whole)
-    parts = parsed(content.decode("utf-8", errors="replace"))
+    parts = parsed(content.decode("utf-8", errors="ignore" if drops else "replace"))
     ending = "stop" if ended or cuts else "length"
     return Reply(
         content=parts.content,

@@ -16,7 +16,8 @@ from typing import Any
 from harness.errors import MissingPackageError, ModelFileError, UserError
 from harness.model_file import ModelFile
 from harness.vocabulary.byte_level import BYTE_OF
-from harness.vocabulary.pre_tokenizers import LLAMA_3, QWEN_2, QWEN_35
+from harness.vocabulary.pre_tokenizers import DEEPSEEK_V3, LLAMA_3, QWEN_2, QWEN_35, TEKKEN
+from harness.vocabulary.sentencepiece import BLANK, merges_of, piece_of
 
 try:
     import tokenizers
@@ -80,7 +81,8 @@ _DEEPSEEK_ASIAN = _split("[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+")
 # Proven in tests/reference/test_tokenizer.py by the ids in llama.cpp's `ggml-vocab-*.gguf.out` and by llama.cpp itself;
 # what the two disagree on is named there. Definitions: transformers 5 `models/*/tokenization_*.py` for command-r
 # (cohere), gpt-2, mpt (gpt_neox), phi-2 (codegen), qwen2 and qwen35 (qwen3_5); for the others the models' own
-# tokenizer.json, whose regexes llama.cpp `src/llama-vocab.cpp` (`llm_tokenizer_bpe`) quotes.
+# tokenizer.json, whose regexes llama.cpp `src/llama-vocab.cpp` (`llm_tokenizer_bpe`) quotes. deepseek-v3 and tekken are
+# proven by the makers' own packages, in tests/families.
 PRE_TOKENIZERS = {
     "command-r": _Family((_DIGITS, _WORDS), nfc=True),
     "deepseek-coder": _Family(
@@ -97,6 +99,7 @@ PRE_TOKENIZERS = {
             _BYTES,
         )
     ),
+    "deepseek-v3": _Family((*map(_split, DEEPSEEK_V3), _BYTES)),
     "falcon": _Family(
         (
             pre_tokenizers.Punctuation("contiguous"),
@@ -116,6 +119,7 @@ PRE_TOKENIZERS = {
     "refact": _STARCODER,
     "smollm": _STARCODER,
     "starcoder": _STARCODER,
+    "tekken": _Family((_split(TEKKEN), _BYTES), ignore_merges=True, adds_bos=True),
 }
 
 # llama.cpp, `llama_vocab::impl::load`: tokens that end a generation by their text, whatever the file says.
@@ -159,7 +163,8 @@ class ReferenceTokenizer:
     """Text to ids and ids to bytes, as the model's own tokenizer does it.
 
     Attributes:
-        pre: The pre-tokenizer's name, `tokenizer.ggml.pre`.
+        pre: The pre-tokenizer's name, `tokenizer.ggml.pre`; `sentencepiece` where there is none, as SentencePiece's BPE
+            merges across words.
         nfc: Whether ordinary text is normalized (NFC) first; `encode` then gives back the normalized text's bytes.
         texts: Every token's text as the file has it, by id.
         types: Every token's type as the file declares it, by id (`gguf.TokenType`).
@@ -188,10 +193,12 @@ class ReferenceTokenizer:
         """
         metadata = model.metadata
         kind = metadata.get("tokenizer.ggml.model")
+        if kind == "llama":
+            return cls._from_sentencepiece(model)
         if kind != "gpt2":
             raise UserError(
                 f"{model.path} has a vocabulary of the model {kind!r}",
-                "the reference tokenizer knows 'gpt2', byte-level BPE, alone",
+                "the reference tokenizer knows 'gpt2', byte-level BPE, and 'llama', SentencePiece's",
             )
         pre = metadata.get("tokenizer.ggml.pre")
         if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
@@ -211,6 +218,28 @@ class ReferenceTokenizer:
             adds_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", family.adds_bos)),
             end_of_generation_ids=_end_of_generation(texts, special_ids),
             _ordinary=_ordinary_tokenizer(model, family, texts, types),
+        )
+
+    @classmethod
+    def _from_sentencepiece(cls, model: ModelFile) -> ReferenceTokenizer:
+        metadata = model.metadata
+        if metadata.get("tokenizer.ggml.add_space_prefix", True):
+            raise UserError(
+                f"{model.path} has a SentencePiece vocabulary that wants a blank before the text",
+                "the reference tokenizer knows those alone that do not (add_space_prefix = false)",
+            )
+        texts, types = _vocabulary(model)
+        # Roles that the file does not name have these ids (llama.cpp, `llama_vocab::impl::load`).
+        special_ids = {"bos": 1, "eos": 2, "unknown": 0} | _special_ids(metadata, len(texts))
+        return cls(
+            pre="sentencepiece",
+            nfc=False,
+            texts=texts,
+            types=types,
+            special_ids=special_ids,
+            adds_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", True)),
+            end_of_generation_ids=_end_of_generation(texts, special_ids),
+            _ordinary=_sentencepiece_tokenizer(model, texts, types),
         )
 
     @property
@@ -263,6 +292,8 @@ class ReferenceTokenizer:
             return b""
         if kind == _BYTE:
             return bytes.fromhex(text[3:5])
+        if kind == _NORMAL and self.pre == "sentencepiece":
+            return piece_of(text)
         if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) or not set(text) <= BYTE_OF.keys():
             return text.encode()
         return bytes(BYTE_OF[character] for character in text)
@@ -383,6 +414,26 @@ def _ordinary_tokenizer(model: ModelFile, family: _Family, texts: tuple[str, ...
     ordinary.pre_tokenizer = pre_tokenizers.Sequence(list(family.steps))
     if family.nfc:
         ordinary.normalizer = normalizers.NFC()
+    return ordinary
+
+
+def _sentencepiece_tokenizer(model: ModelFile, texts: tuple[str, ...], types: tuple[int, ...]) -> Tokenizer:
+    """Build what encodes ordinary text by SentencePiece's BPE: merges follow from scores, and what is left is bytes."""
+    scores = model.metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, list) or len(scores) != len(texts):
+        raise ModelFileError(f"{model.path} has not one score for each of its {len(texts)} tokens")
+    merged = {
+        text: score
+        for text, kind, score in zip(texts, types, scores, strict=True)
+        if kind in (_NORMAL, _USER_DEFINED) and text
+    }
+    vocabulary = {
+        text: token
+        for token, (text, kind) in enumerate(zip(texts, types, strict=True))
+        if text in merged or kind == _BYTE
+    }
+    ordinary = Tokenizer(models.BPE(vocab=vocabulary, merges=merges_of(merged), byte_fallback=True))
+    ordinary.normalizer = normalizers.Replace(" ", BLANK)
     return ordinary
 
 

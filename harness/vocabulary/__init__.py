@@ -1,10 +1,10 @@
-"""A byte-level vocabulary as a value, read from and written to the formats in which models carry one."""
+"""A vocabulary as a value, read from and written to the formats in which models carry one."""
 
 from __future__ import annotations
 
 from harness.vocabulary.read import from_gguf, from_tekken, from_tiktoken, from_tokenizer_json
 from harness.vocabulary.value import Kind, Vocabulary
-from harness.vocabulary.write import tokenizer_json, write_gguf
+from harness.vocabulary.write import gguf_keys, tokenizer_json, write_gguf
 
 __all__ = [
     "Kind",
@@ -13,6 +13,7 @@ __all__ = [
     "from_tekken",
     "from_tiktoken",
     "from_tokenizer_json",
+    "gguf_keys",
     "tokenizer_json",
     "write_gguf",
 ]

@@ -14,11 +14,18 @@ from harness.errors import ModelFileError, UserError
 from harness.model_file import read_metadata
 from harness.vocabulary.byte_level import text_of
 from harness.vocabulary.pre_tokenizers import family_of, name_of, split
+from harness.vocabulary.sentencepiece import BLANK, merges_of
 from harness.vocabulary.value import Kind, Vocabulary
 
 _MAX_BYTES = 256 << 20
 _MAX_TOKENS = 1_000_000
 _AGAIN = "download or convert it again"
+_KNOWN = "byte-level BPE alone is known, and SentencePiece's that wants no blank before a text"
+_BYTE_TEXT = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_MARKED = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
+"""The normalizer of a SentencePiece vocabulary."""
+_INERT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+"""A pre-tokenizer that cuts where no blank is left."""
 
 
 def from_tokenizer_json(path: Path, *, bos: str | None = None, eos: str | None = None) -> Vocabulary:
@@ -32,41 +39,46 @@ def from_tokenizer_json(path: Path, *, bos: str | None = None, eos: str | None =
         eos: The text of the token that ends it; the file itself names none.
 
     Raises:
-        UserError: the file is no byte-level BPE tokenizer, or is damaged.
+        UserError: the file is no such BPE tokenizer as is known here, or is damaged.
     """
     data = _json_object(path)
     model = data.get("model")
     kind = model.get("type") if isinstance(model, dict) else None
     if not isinstance(model, dict) or kind != "BPE":
-        raise UserError(f"{path} has a tokenizer model of the type {kind!r}", "byte-level BPE alone is known")
-    odd = next(
-        (n for n in ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "dropout") if model.get(n)),
-        None,
-    )
+        raise UserError(f"{path} has a tokenizer model of the type {kind!r}", _KNOWN)
     steps = data.get("pre_tokenizer")
-    if odd is not None or not isinstance(steps, dict) or "ByteLevel" not in _types(steps):
-        raise UserError(f"{path} is BPE, but {odd or 'not byte-level'}", "byte-level BPE alone is known")
+    marked = model.get("byte_fallback") is True and data.get("normalizer") == _MARKED and steps in (None, _INERT)
+    unknown = ["continuing_subword_prefix", "end_of_word_suffix", "dropout", *([] if marked else ["byte_fallback"])]
+    odd = next((name for name in unknown if model.get(name)), None)
+    if odd is not None or not (marked or (isinstance(steps, dict) and "ByteLevel" in _types(steps))):
+        raise UserError(f"{path} is BPE, but {odd or 'not byte-level'}", _KNOWN)
     words = model.get("vocab")
     if not isinstance(words, dict) or not words:
         _damaged(path, "it has no vocabulary")
-    ids = {text: (token, Kind.NORMAL) for text, token in words.items()}
+    ids = {text: (token, _kind(text, model) if marked else Kind.NORMAL) for text, token in words.items()}
     for added in _list(path, data.get("added_tokens", []), "added tokens"):
         if not isinstance(added, dict) or not isinstance(added.get("content"), str):
             _damaged(path, "an added token has no text")
-        ids[added["content"]] = added.get("id"), Kind.CONTROL if added.get("special") else Kind.USER_DEFINED
+        if ids.get(added["content"], (None, None))[1] is not Kind.UNKNOWN:
+            ids[added["content"]] = added.get("id"), Kind.CONTROL if added.get("special") else Kind.USER_DEFINED
     texts, kinds = _laid_out(path, ids)
+    if marked:
+        # The mark is for ordinary tokens: what is looked for in a text has the text's own blanks.
+        user = Kind.USER_DEFINED
+        texts = tuple(t.replace(BLANK, " ") if k is user else t for t, k in zip(texts, kinds, strict=True))
     begin = _added_before(data.get("post_processor"))
     return Vocabulary(
         texts=texts,
         kinds=kinds,
         merges=tuple(_merge(path, one) for one in _list(path, model.get("merges", []), "merges")),
-        steps=steps,
-        pre=name_of(steps),
+        steps=None if marked else steps,
+        pre=None if marked or steps is None else name_of(steps),
         nfc="NFC" in _types(data.get("normalizer")),
         ignore_merges=model.get("ignore_merges") is True,
         bos=_named(path, ids, bos or begin),
         eos=_named(path, ids, eos),
         adds_bos=begin is not None,
+        sentencepiece=marked,
     )
 
 
@@ -153,12 +165,13 @@ def from_gguf(path: Path) -> Vocabulary:
 
     Raises:
         ModelFileError: the file is damaged.
-        UserError: its vocabulary is not byte-level BPE.
+        UserError: its vocabulary is no such BPE as is known here.
     """
     metadata = read_metadata(path)
     model, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
-    if model != "gpt2":
-        raise UserError(f"{path} has a vocabulary of the model {model!r}", "'gpt2', byte-level BPE, alone is known")
+    marked = model == "llama" and metadata.get("tokenizer.ggml.add_space_prefix") is False
+    if model != "gpt2" and not marked:
+        raise UserError(f"{path} has a vocabulary of the model {model!r}", _KNOWN)
     texts = _list(path, metadata.get("tokenizer.ggml.tokens"), "tokens")
     types = _list(path, metadata.get("tokenizer.ggml.token_type"), "token types")
     if not texts or len(texts) != len(types) or not all(isinstance(text, str) for text in texts):
@@ -168,22 +181,44 @@ def from_gguf(path: Path) -> Vocabulary:
     except ValueError as error:
         raise ModelFileError(f"{path} has an unknown token type: {error}", _AGAIN) from error
     bytes_ = (text for text, kind in zip(texts, kinds, strict=True) if kind is Kind.BYTE)
-    if not all(re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", text) for text in bytes_):
+    if not all(map(_BYTE_TEXT.fullmatch, bytes_)):
         raise ModelFileError(f"{path} has a byte token whose text names no byte", _AGAIN)
     family = family_of(pre if isinstance(pre, str) else None)
     return Vocabulary(
         texts=tuple(texts),
         kinds=kinds,
-        merges=tuple(_merge(path, one) for one in _list(path, metadata.get("tokenizer.ggml.merges"), "merges")),
+        merges=_scored(path, metadata, texts, kinds)
+        if marked
+        else tuple(_merge(path, one) for one in _list(path, metadata.get("tokenizer.ggml.merges"), "merges")),
         steps=None if family is None else family.steps,
         pre=pre if isinstance(pre, str) else None,
         nfc=family is not None and family.nfc,
         ignore_merges=family is not None and family.ignore_merges,
         bos=_role(metadata, "bos", len(texts)),
         eos=_role(metadata, "eos", len(texts)),
-        adds_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", family is not None and family.adds_bos)),
+        adds_bos=bool(metadata.get("tokenizer.ggml.add_bos_token", marked or (family is not None and family.adds_bos))),
         chat_template=metadata.get("tokenizer.chat_template"),
+        sentencepiece=marked,
     )
+
+
+def _scored(
+    path: Path, metadata: Mapping[str, Any], texts: Sequence[str], kinds: Sequence[Kind]
+) -> tuple[tuple[str, str], ...]:
+    """Return the merges that the scores of a SentencePiece vocabulary stand for."""
+    scores = _list(path, metadata.get("tokenizer.ggml.scores"), "scores")
+    if len(scores) != len(texts) or not all(isinstance(score, float) for score in scores):
+        raise ModelFileError(f"{path} has not one score for each of its {len(texts)} tokens", _AGAIN)
+    ordinary = (Kind.NORMAL, Kind.USER_DEFINED)
+    listed = zip(texts, kinds, scores, strict=True)
+    return tuple(merges_of({text: score for text, kind, score in listed if kind in ordinary}))
+
+
+def _kind(text: str, model: Mapping[str, Any]) -> Kind:
+    """Return the kind of a token that a SentencePiece vocabulary lists."""
+    if text == model.get("unk_token"):
+        return Kind.UNKNOWN
+    return Kind.BYTE if _BYTE_TEXT.fullmatch(text) else Kind.NORMAL
 
 
 def _added_before(processor: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The value: what a byte-level tokenizer is made of."""
+"""The value: what a BPE tokenizer is made of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.vocabulary.byte_level import bytes_of
+from harness.vocabulary.sentencepiece import piece_of
 
 
 class Kind(IntEnum):
@@ -27,11 +28,11 @@ _WRITTEN_AS_THEY_ARE = (Kind.UNKNOWN, Kind.CONTROL, Kind.USER_DEFINED)
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """A byte-level vocabulary.
+    """A vocabulary, byte-level or SentencePiece's.
 
     Attributes:
-        texts: Each token's text by id, as a `tokenizer.json` and a GGUF have it: ordinary tokens in the byte-level
-            alphabet, control and user-defined ones as they are.
+        texts: Each token's text by id, as a GGUF has it: ordinary tokens in the byte-level alphabet, or with a mark for
+            each blank, control and user-defined ones as they are.
         kinds: Each token's kind, by id.
         merges: The pairs of texts that merge, those that merge first in front.
         steps: The pre-tokenizer, as the JSON of a `tokenizer.json`; None where it is not known here.
@@ -42,6 +43,7 @@ class Vocabulary:
         eos: The id that ends it.
         adds_bos: Whether a prompt wants a BOS before it.
         chat_template: The template that comes with it.
+        sentencepiece: Whether it is SentencePiece's instead of byte-level; it is then without a pre-tokenizer.
     """
 
     texts: tuple[str, ...] = field(repr=False)
@@ -55,6 +57,7 @@ class Vocabulary:
     eos: int | None = None
     adds_bos: bool = False
     chat_template: str | None = field(default=None, repr=False)
+    sentencepiece: bool = False
 
     @property
     def size(self) -> int:
@@ -64,7 +67,7 @@ class Vocabulary:
     @cached_property
     def pieces(self) -> tuple[bytes, ...]:
         """Each token's bytes, by id. An unused token has none."""
-        return tuple(_piece(text, kind) for text, kind in zip(self.texts, self.kinds, strict=True))
+        return tuple(self._piece(text, kind) for text, kind in zip(self.texts, self.kinds, strict=True))
 
     def of_kind(self, *kinds: Kind) -> dict[str, int]:
         """Return the ids of tokens of some kinds, by text."""
@@ -72,11 +75,12 @@ class Vocabulary:
             text: token for token, (text, kind) in enumerate(zip(self.texts, self.kinds, strict=True)) if kind in kinds
         }
 
-
-def _piece(text: str, kind: Kind) -> bytes:
-    if kind is Kind.UNUSED:
-        return b""
-    if kind is Kind.BYTE:
-        return bytes.fromhex(text[3:5])
-    piece = None if kind in _WRITTEN_AS_THEY_ARE else bytes_of(text)
-    return text.encode("utf-8") if piece is None else piece
+    def _piece(self, text: str, kind: Kind) -> bytes:
+        if kind is Kind.UNUSED:
+            return b""
+        if kind is Kind.BYTE:
+            return bytes.fromhex(text[3:5])
+        if kind in _WRITTEN_AS_THEY_ARE:
+            return text.encode("utf-8")
+        piece = piece_of(text) if self.sentencepiece else bytes_of(text)
+        return text.encode("utf-8") if piece is None else piece

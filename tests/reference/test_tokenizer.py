@@ -446,7 +446,7 @@ class TestTinyVocabularies:
 
 # Names that llama.cpp treats as another one; proven with that one's vocabulary.
 ALIASES = {"llama-v3": "llama-bpe", "llama3": "llama-bpe", "phi-2": "gpt-2"}
-PROVEN_ELSEWHERE = {"smollm"}
+PROVEN_ELSEWHERE = {"smollm", "deepseek-v3", "tekken"}
 VOCABULARIES = sorted(PRE_TOKENIZERS.keys() - ALIASES.keys() - PROVEN_ELSEWHERE)
 SEPARATOR = "\n__ggml_vocab_test__\n"
 

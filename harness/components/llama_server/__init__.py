@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -119,12 +120,13 @@ class LlamaServer:
 
     def render(self, request: Request, options: CaseOptions) -> Prompt:  # noqa: ARG002 - it has its own clock
         """What `/apply-template` renders; the chained run shows whether the chat route does the same."""
-        body = body_of_request(request)
-        return Prompt(text=self._main.post("/apply-template", body)["prompt"], clock=datetime.now())
+        # Whether the template had printed the BOS that the server leaves to its tokenizer is not to be seen.
+        text = self._bos_text + self._main.post("/apply-template", body_of_request(request))["prompt"]
+        return Prompt(text=text, clock=datetime.now())
 
     def tokenize(self, prompt: Prompt) -> Tokens:
         """What `/tokenize` makes of a prompt with the flags of the chat route: a BOS if due, control tokens parsed."""
-        return self._main.tokenize(prompt.text)
+        return self._tokenized(prompt.text)
 
     def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
         """What `/completion` computes when fed ids; forced ones by letting it run and correcting it."""
@@ -216,6 +218,16 @@ class LlamaServer:
             generation=generation_of(shown) if isinstance(answer, dict) else self._streamed(answer, shown),
         )
 
+    def _tokenized(self, text: str) -> Tokens:
+        """Return the ids of a prompt: of the BOS that a template prints the server makes none, and adds its own."""
+        return self._main.tokenize(text.removeprefix(self._bos_text))
+
+    @cached_property
+    def _bos_text(self) -> str:
+        """The text of the BOS that the server's tokenizer adds, or nothing."""
+        added = self._main.tokenize("").ids
+        return str(self._main.get("/props").get("bos_token") or "") if added else ""
+
     def _streamed(self, chunks: Sequence[Json], shown: Json) -> Generation | Unobserved:
         ids = streamed_ids(chunks)
         if len(ids) != shown["tokens_predicted"]:
@@ -227,7 +239,7 @@ class LlamaServer:
 
         Where they do not, the known defects of a prompt are tried until one gives the chat route's numbers.
         """
-        tokens = self._main.tokenize(shown["prompt"])
+        tokens = self._tokenized(shown["prompt"])
         if self._options.url is not None:
             counts = shown["tokens_evaluated"], len(tokens.ids)
             if counts[0] == counts[1]:

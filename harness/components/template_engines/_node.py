@@ -15,9 +15,9 @@ from typing import Any
 
 from harness.components.template_engines._endings import one_line
 from harness.errors import UserError
+from harness.node_modules import find_npm_package
 from harness.parts import PartError, Rendering
 
-FOLDER_VARIABLE = "HARNESS_NODE_MODULES"
 _PACKAGE = "@huggingface/jinja"
 _SCRIPT = Path(__file__).with_name("_node.cjs")
 _HEAP_MB = 512
@@ -40,7 +40,7 @@ class HuggingFaceJinjaEngine:
     name = "huggingface-jinja"
 
     def __init__(self, seconds: float = 10.0, node_modules: str | None = None) -> None:
-        self._package = _found(node_modules)
+        self._package = find_npm_package(_PACKAGE, node_modules)
         self._node = shutil.which("node")
         if self._node is None:
             raise UserError(f"the engine {self.name} needs Node.js 18 or newer", "install it, so that `node` is found")
@@ -150,21 +150,6 @@ def _json(request: dict[str, Any]) -> bytes:
         return json.dumps(request, allow_nan=False).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise PartError("unsupported", one_line(error), type(error).__name__) from error
-
-
-def _found(node_modules: str | None) -> Path:
-    """Return the package's folder."""
-    given = node_modules or os.environ.get(FOLDER_VARIABLE)
-    here = Path.cwd()
-    folders = [Path(given)] if given else [one / "node_modules" for one in (here, *here.parents)]
-    for folder in folders:
-        if (folder / _PACKAGE / "package.json").is_file():
-            return (folder / _PACKAGE).resolve()
-    where = f"in {given}" if given else f"in a node_modules upwards of {here}"
-    raise UserError(
-        f"the npm package {_PACKAGE} is not {where}",
-        f"run: npm install {_PACKAGE}, and name its node_modules in {FOLDER_VARIABLE}",
-    )
 
 
 def _ended(process: subprocess.Popen[bytes], line: bytes) -> PartError:

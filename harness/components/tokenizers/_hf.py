@@ -15,8 +15,10 @@ from harness.parts import Tokenizer
 from harness.reference.tokenizer import ReferenceTokenizer
 from harness.vocabulary import Kind, Vocabulary, from_tokenizer_json
 from harness.vocabulary.byte_level import bytes_of
+from harness.vocabulary.sentencepiece import piece_of
 
 _REPLACED = "\ufffd"
+_BYTE_TEXTS = {f"<0x{byte:02X}>" for byte in range(256)}
 
 
 def open_tokenizer(path: str) -> Tokenizer:
@@ -61,6 +63,7 @@ class JsonTokenizer:
         normalizer = self._real.normalizer
         normal = "" if normalizer is None else normalizer.normalize_str("\u212b")
         self.normalization = "NFC" if normal == unicodedata.normalize("NFC", "\u212b") else ""
+        self._falls_back = getattr(self._real.model, "byte_fallback", False) is True
         self._plain = False
 
     def version(self) -> str:
@@ -100,7 +103,10 @@ class JsonTokenizer:
         return ids
 
     def _bytes(self, text: str) -> bytes:
-        found = None if text in self.special or text in self.added else bytes_of(text)
+        plain = text not in self.special and text not in self.added
+        if plain and self._falls_back:
+            return bytes.fromhex(text[3:5]) if text in _BYTE_TEXTS else piece_of(text)
+        found = bytes_of(text) if plain else None
         return text.encode("utf-8") if found is None else found
 
 
