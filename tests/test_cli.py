@@ -228,6 +228,8 @@ def test_ctrl_c_ends_the_check_with_one_line_and_no_engine_left(engine):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A test process that was told to ignore the signal would hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     children: list[psutil.Process] = []
     while process.poll() is None and not children:

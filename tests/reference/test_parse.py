@@ -58,6 +58,9 @@ SCRIPTS = {
     "reasoning-off": Parsed("Four."),
     "reasoning-open-at-end": Parsed("", "Two and two are, as far as anybody can tell,"),
     "reasoning-opened-by-prompt": Parsed("Four.", "Two and two."),
+    "reasoning-asked-for": Parsed("Four.", "Two and two."),
+    "reasoning-by-model": Parsed("Four.", "Two and two."),
+    "reasoning-off-by-default": Parsed("Four."),
     "reasoning-tag-in-answer": Parsed("It is </think>, of course.", "Easy."),
 }
 
@@ -72,9 +75,10 @@ def test_every_script_with_calls_or_reasoning_is_here():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_of_the_goldens(name):
     case = json.loads((CASES / f"{name}.json").read_text(encoding="utf-8"))
-    thinks = case["models"] == ["smollm2-135m-instruct-thinking"]
-    off = case["options"].get("template_kwargs") == {"enable_thinking": False}
-    prompt = f"{OPENED}\n</think>\n\n" if off else OPENED if thinks else "<|im_start|>assistant\n"
+    thinks = name.startswith("reasoning-")
+    off = name in ("reasoning-off", "reasoning-off-by-default")
+    opened = thinks and name != "reasoning-by-model"
+    prompt = f"{OPENED}\n</think>\n\n" if off else OPENED if opened else "<|im_start|>assistant\n"
     text = case["options"]["script"].removesuffix(END)
     found = parse(text, calls=bool(case["body"].get("tools")) and not thinks, reasoning=thinks, prompt=prompt)
     assert found == SCRIPTS[name]
