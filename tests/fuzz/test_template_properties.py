@@ -285,7 +285,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def swept(folder, project):
     plan = Plan(engines={"transformers-template": ENGINES["transformers-template"]}, workers=2)
-    return fuzz_templates(plan, subjects(project, str(folder)), CONVERSATIONS[:3], {})
+    return fuzz_templates(plan, subjects(project, str(folder)), CONVERSATIONS[:2], {})
 
 
 def test_hostile_templates_are_findings_and_end_nothing(swept):
@@ -305,6 +305,15 @@ def test_hostile_templates_are_findings_and_end_nothing(swept):
         "missing.jinja": ["undefined"],
         "syntax.jinja": ["syntax"],
     }
+
+
+def test_a_template_that_loops_is_not_waited_for_in_every_conversation(engines):
+    subject = Subject(name="t", source=HOSTILE["range.jinja"])
+    side = Side(engines["transformers-template"], subject.source)
+    seen = [Trial(subject, [side], Conversation(one)).render(side) for one in CONVERSATIONS[:7]]
+    assert {one.kind for one in seen} == {"limit"}
+    assert side.stopped == 5
+    assert seen[5] is seen[6] is seen[4]
 
 
 def test_a_missing_variable_is_named(swept):

@@ -19,6 +19,9 @@ from harness.values import Json, Value
 SECONDS: Final = 2.0
 """The time that one render may take. Published templates take a millisecond or less."""
 
+_PATIENCE: Final = 5
+"""How often a template may be stopped at its limits before it is taken to be so always."""
+
 
 class Subject(Value):
     """A template.
@@ -112,10 +115,13 @@ class Side:
     Attributes:
         name: The engine's.
         compiled: The template; the error where the engine refuses it.
+        stopped: How often it had to be stopped at its limits. After a few times it is not rendered again: a template
+            that loops would cost its whole time in every conversation.
     """
 
     def __init__(self, engine: TemplateEngine, source: str) -> None:
         self.name = engine.name
+        self.stopped = 0
         self.compiled: Compiled | PartError
         try:
             with limited(SECONDS):
@@ -188,6 +194,9 @@ def rendered(side: Side, asked: Rendering) -> str | PartError:
         with limited(SECONDS):
             return side.compiled.render(asked)
     except PartError as error:
+        side.stopped += error.kind == "limit"
+        if side.stopped >= _PATIENCE:
+            side.compiled = error
         return error
     except Exception as error:  # noqa: BLE001 - an engine from outside may raise anything
         return PartError("error", str(error), type(error).__name__)
