@@ -284,7 +284,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(folder, project):
-    plan = Plan(engines={"transformers-template": ENGINES["transformers-template"]}, workers=2)
+    only = {"transformers-template": ENGINES["transformers-template"]}
+    plan = Plan(engines=only, properties=("renders",), workers=2)
     return fuzz_templates(plan, subjects(project, str(folder)), CONVERSATIONS[:2], {})
 
 
