@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from harness.cli.searching import (
     Seconds,
     Seed,
     Write,
+    again,
     concluded,
     example_of,
     needs_hypothesis,
@@ -73,18 +73,18 @@ def fuzz_parser(
         made = format_named(project_at(project), name, template)
         count = _EXAMPLES if examples is None else examples
         with remembered(database, "parser", [made.name]) as memory, progress_line() as progress:
-            again = None if example is None else checked(example_of(example))
+            tried = None if example is None else checked(example_of(example))
             findings, statistics, version = search_parser(
                 parser,
                 made,
-                examples=0 if again else count,
+                examples=0 if tried else count,
                 number=seed,
                 seconds=seconds,
                 only=tuple(only or ()),
-                known=[again] if again else list(memory.failed.get(made.name, ())),
+                known=[tried] if tried else list(memory.failed.get(made.name, ())),
                 progress=lambda done: progress("replies", done, count),
             )
-            memory.findings = () if again else findings
+            memory.findings = () if tried else findings
         reasons = statistics.unasked.most_common(_REASONS)
         told = {
             "findings": [one.model_copy(update=_again(one, name, parser, template)) for one in findings],
@@ -132,14 +132,15 @@ def _known(parser: str, names: tuple[str, ...]) -> dict[str, Any]:
     from harness.fuzz.parser.api import known_findings
     from harness.fuzz.parser.known import KNOWN as ALL
 
-    found = known_findings(parser, names)
+    found, unasked = known_findings(parser, names)
     command = ["harness", "fuzz", "parser", KNOWN, "--parser", parser, "--only"]
     return {
         "findings": [one.model_copy(update={"command": shlex.join([*command, one.example["name"]])}) for one in found],
         "facts": {"parser": parser, "texts": str(len(names or ALL))},
         "properties": {"known": "a text gives the reply that its format means"},
-        "held": {"known": len(names or ALL)},
+        "held": {"known": len(names or ALL) - len(unasked)},
         "subjects": len(names or ALL),
+        "notes": tuple(unasked),
     }
 
 
@@ -151,14 +152,5 @@ def _again_fixture(finding: Finding, parser: str) -> dict[str, str]:
 def _again(finding: Finding, name: str, parser: str, template: str | None) -> dict[str, str]:
     which = [] if template is None else ["--template", template]
     words = ["harness", "fuzz", "parser", name, *which, "--parser", parser, "--only", finding.broken.name]
-    words += ["--example", json.dumps(finding.example, ensure_ascii=True)]
-    function = f"test_{finding.broken.name.replace('-', '_')}_{finding.fingerprint[:8]}"
-    given: Any = finding.example
-    test = (
-        f"from harness.fuzz import try_parser\n\n\n"
-        f"def {function}():\n"
-        f'    """{finding.sentence[0].upper()}{finding.sentence[1:]}."""\n'
-        f"    example = {given!r}\n"
-        f"    assert try_parser({name!r}, example, parser={parser!r}, properties={[finding.broken.name]!r}) == []\n"
-    )
-    return {"command": shlex.join(words), "test": test}
+    call = f"try_parser({name!r}, example, parser={parser!r}, properties={[finding.broken.name]!r})"
+    return again(finding, words, call, "example")

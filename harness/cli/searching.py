@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,27 @@ def example_of(text: str) -> Any:
         return json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--example is no JSON and no file with it: {error}") from None
+
+
+def again(finding: Finding, words: Sequence[str], call: str, given: str) -> dict[str, str]:
+    """Return the command and the pytest function that try a finding's example again.
+
+    Args:
+        finding: The finding.
+        words: The command, without its example.
+        call: The call of `harness.fuzz` that does the same.
+        given: The name that the example has in it.
+    """
+    command = [*words, "--example", json.dumps(finding.example, ensure_ascii=True)]
+    function = f"test_{finding.broken.name.replace('-', '_')}_{finding.fingerprint[:8]}"
+    test = (
+        f"from harness.fuzz import {call.partition('(')[0]}\n\n\n"
+        f"def {function}():\n"
+        f'    """{finding.sentence[0].upper()}{finding.sentence[1:]}."""\n'
+        f"    {given} = {finding.example!a}\n"
+        f"    assert {call} == []\n"
+    )
+    return {"command": shlex.join(command), "test": test}
 
 
 def concluded(

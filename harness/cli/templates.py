@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,8 +17,10 @@ from harness.cli.searching import (
     Seconds,
     Seed,
     Write,
+    again,
     concluded,
     example_of,
+    needs_hypothesis,
     remembered,
 )
 from harness.cli.shared import As, Format, Html, Junit, Markdown, Outputs, Sarif, Where, progress_line, project_at
@@ -78,8 +79,6 @@ def fuzz_template(
     form: As = Format.TEXT,
 ) -> None:
     """Try chat templates on made-up conversations in several template engines; needs no model and no golden."""
-    from harness.cli.searching import needs_hypothesis
-
     outputs = Outputs("harness.report.fuzz", html=html, markdown=markdown, junit=junit, sarif=sarif)
     needs_hypothesis()
     from harness.fuzz import fixed_conversations
@@ -225,24 +224,12 @@ def _facts(statistics: Statistics) -> dict[str, str]:
 
 def _again(finding: Finding, name: str, of: int, plan: Plan) -> dict[str, str]:
     """Return the command and the pytest function that try a finding's example again."""
+    engines = [word for engine in plan.engines for word in ("--engine", engine)]
     if finding.example is None:
         words = ["harness", "fuzz", "template", name, "--template", finding.subject]
-        return {"command": shlex.join(words)}
+        return {"command": shlex.join([*words, *engines])}
     which = ["--template", finding.subject] if of > 1 else []
-    engines = [word for engine in plan.engines for word in ("--engine", engine)]
     words = ["harness", "fuzz", "template", name, *which, *engines, "--only", finding.broken.name]
-    words += ["--example", json.dumps(finding.example, ensure_ascii=True)]
-    return {"command": shlex.join(words), "test": _test(finding, name, of, list(plan.engines))}
-
-
-def _test(finding: Finding, name: str, of: int, engines: list[str]) -> str:
-    function = f"test_{finding.broken.name.replace('-', '_')}_{finding.fingerprint[:8]}"
     where = f"{name!r}, conversation, template={finding.subject!r}" if of > 1 else f"{name!r}, conversation"
-    given: Any = finding.example
-    return (
-        f"from harness.fuzz import try_template\n\n\n"
-        f"def {function}():\n"
-        f'    """{finding.sentence[0].upper()}{finding.sentence[1:]}."""\n'
-        f"    conversation = {given!r}\n"
-        f"    assert try_template({where}, engines={engines!r}, properties={[finding.broken.name]!r}) == []\n"
-    )
+    call = f"try_template({where}, engines={list(plan.engines)!r}, properties={[finding.broken.name]!r})"
+    return again(finding, words, call, "conversation")

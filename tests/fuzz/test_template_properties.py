@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from typing import ClassVar
 
 import pytest
@@ -13,7 +18,7 @@ from harness.errors import UserError
 from harness.fuzz import fixed_conversations, fuzz_template, try_template
 from harness.fuzz.template.api import BrokenPropertyError, chosen, engine_paths
 from harness.fuzz.template.properties import EVERY, PROPERTIES, judge, properties_named
-from harness.fuzz.template.run import Plan, fuzz_templates
+from harness.fuzz.template.run import Children, Plan, fuzz_templates
 from harness.fuzz.template.subjects import subjects
 from harness.fuzz.template.trial import Conversation, Side, Subject, Trial
 from harness.parts import make
@@ -317,6 +322,43 @@ def test_a_template_that_loops_is_not_waited_for_in_every_conversation(engines):
     assert seen[5] is seen[6] is seen[4]
 
 
+def test_a_time_that_is_over_leaves_templates_untried_and_says_so(folder, project):
+    plan = Plan(engines={"jinja2": "harness.components.template_engines._jinja2:Jinja2Engine"}, seconds=1e-9, workers=1)
+    findings, statistics = fuzz_templates(plan, subjects(project, str(folder)), CONVERSATIONS[:1], {})
+    assert (findings, statistics.subjects, statistics.checks, statistics.ended) == ([], 0, 0, True)
+
+
+def test_every_template_gets_its_share_of_the_time(monkeypatch):
+    monkeypatch.setattr("harness.fuzz.template.run.time.monotonic", lambda: 100.0)
+    children = Children(Plan(engines={}, seconds=60.0, workers=2), ())
+    children.expect(4)
+    assert [children._share() for _ in range(4)] == [30.0, 40.0, 60.0, 60.0]
+
+
+def test_an_interrupted_search_ends_at_once_and_leaves_no_process(folder):
+    psutil = pytest.importorskip("psutil")
+    command = [sys.executable, "-m", "harness", "fuzz", "template", str(folder), "--engine", "transformers-template"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    children = []
+    while process.poll() is None and len(children) < 2:
+        children = psutil.Process(process.pid).children()
+        time.sleep(0.05)
+    # At work: the templates that loop take seconds each.
+    time.sleep(4)
+    os.kill(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (130, "", "harness: interrupted\n")
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
 def test_a_missing_variable_is_named(swept):
     (one,) = [one for one in swept[0] if "missing.jinja" in one.subjects]
     assert "nobody passes the variable 'persona'" in one.broken.message
@@ -343,9 +385,6 @@ class Deadly:
         return self
 
     def render(self, asked):
-        import os
-        import signal
-
         os.kill(os.getpid(), signal.SIGKILL)
 
 

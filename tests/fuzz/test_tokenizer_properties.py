@@ -195,6 +195,16 @@ class TestSearch:
         assert statistics.classes["good"]["control"] == 2
         assert [*statistics.drift] == ["good", "bad"]
 
+    def test_what_could_not_be_judged_is_not_counted_as_held(self):
+        group = Group(name="tiny", parts=(part("WithoutControl", "plain"), part("PlainOnly", "only")))
+        _, (statistics,) = fuzz_tokenizers([group], TEXTS, examples=60, number=1, scans=False)
+        assert statistics.held["round-trip"] == statistics.held["agreement"] == statistics.inputs >= 40
+        assert "boundary" not in statistics.held
+        alone = Group(name="tiny", parts=(part("Healthy", "good"),))
+        _, (statistics,) = fuzz_tokenizers([alone], TEXTS, examples=60, number=1, scans=False)
+        assert "agreement" not in statistics.held
+        assert statistics.held["boundary"] == statistics.inputs
+
     def test_the_same_seed_finds_the_same(self):
         group = Group(name="tiny", parts=(part("Healthy", "good"), part("DropsBytes", "bad")))
         first, second = (fuzz_tokenizers([group], TEXTS, examples=600, number=3, scans=False) for _ in range(2))

@@ -120,9 +120,8 @@ class LlamaServer:
 
     def render(self, request: Request, options: CaseOptions) -> Prompt:  # noqa: ARG002 - it has its own clock
         """What `/apply-template` renders; the chained run shows whether the chat route does the same."""
-        # Whether the template had printed the BOS that the server leaves to its tokenizer is not to be seen.
-        text = self._bos_text + self._main.post("/apply-template", body_of_request(request))["prompt"]
-        return Prompt(text=text, clock=datetime.now())
+        text = self._main.post("/apply-template", body_of_request(request))["prompt"]
+        return Prompt(text=self._bos_text + text if self._prints_bos else text, clock=datetime.now())
 
     def tokenize(self, prompt: Prompt) -> Tokens:
         """What `/tokenize` makes of a prompt with the flags of the chat route: a BOS if due, control tokens parsed."""
@@ -213,7 +212,7 @@ class LlamaServer:
             hidden = Unobserved(reason="the server does not show what it fed to its model (it does at verbosity 10)")
             return Observation(prompt=hidden)
         return Observation(
-            prompt=Prompt(text=shown["prompt"], clock=datetime.now()),
+            prompt=Prompt(text=self._rendered(shown["prompt"]), clock=datetime.now()),
             tokens=self._fed(body, shown),
             generation=generation_of(shown) if isinstance(answer, dict) else self._streamed(answer, shown),
         )
@@ -227,6 +226,16 @@ class LlamaServer:
         """The text of the BOS that the server's tokenizer adds, or nothing."""
         added = self._main.tokenize("").ids
         return str(self._main.get("/props").get("bos_token") or "") if added else ""
+
+    @cached_property
+    def _prints_bos(self) -> bool:
+        """Whether the template prints the BOS, which the server takes off and has its tokenizer add."""
+        template = str(self._main.get("/props").get("chat_template") or "")
+        return bool(self._bos_text) and ("bos_token" in template or self._bos_text in template)
+
+    def _rendered(self, shown: str) -> str:
+        """Return a prompt that is shown with the tokenizer's BOS, as the template has rendered it."""
+        return shown if self._prints_bos else shown.removeprefix(self._bos_text)
 
     def _streamed(self, chunks: Sequence[Json], shown: Json) -> Generation | Unobserved:
         ids = streamed_ids(chunks)

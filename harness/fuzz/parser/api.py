@@ -196,38 +196,37 @@ def checked(example: Any) -> Json:
     return found
 
 
-def known_findings(parser: str, names: Sequence[str]) -> list[Finding]:
-    """Return what is known to be wrong with a parser and still is, each tried with one text.
+def known_findings(parser: str, names: Sequence[str]) -> tuple[list[Finding], list[str]]:
+    """Try what is known to be wrong with a parser, each with one text.
+
+    Returns:
+        What still is, and of what cannot be asked of this parser, why.
 
     Raises:
         UserError: nothing is known by one of these names.
     """
     from harness.fuzz.parser.difference import shown
     from harness.fuzz.parser.known import KNOWN, reproduce
+    from harness.fuzz.parser.properties import NOT_ASKED
 
     for name in names:
         if name not in KNOWN:
             raise unknown_name("known defect", name, KNOWN)
-    found = []
+    found: list[Finding] = []
+    unasked: list[str] = []
     for name in names or KNOWN:
         given, wrong = reproduce(name, parser_path(parser))
-        if wrong:
-            one = KNOWN[name]
+        one = KNOWN[name]
+        if isinstance(given, PartError) and given.kind in NOT_ASKED:
+            unasked.append(f"{name} could not be asked: {given.message}")
+        elif wrong:
             outputs = (shown("due", one.due), shown(parser, given))
             broken = Broken(name="known", path=parser, cause=one.sentence, message=wrong, shown=outputs)
             example = {"name": name, "text": one.text, "ended": one.ended}
             sentence = "the text gives the reply that its format means"
-            found.append(
-                Finding(
-                    broken=broken,
-                    sentence=sentence,
-                    subjects=(one.model,),
-                    inputs=1,
-                    example=example,
-                    subject=one.model,
-                )
-            )
-    return found
+            told = {"broken": broken, "sentence": sentence, "subjects": (one.model,), "inputs": 1, "example": example}
+            found.append(Finding.model_validate({**told, "subject": one.model}))
+    return found, unasked
 
 
 def _of_fixtures(model: str) -> Format | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,6 +24,8 @@ from harness.values import Json, Value
 from harness.worker import Worker, WorkerDiedError
 
 MEMORY: Final = 2 << 30
+_SEARCH: Final = 300.0
+"""Seconds that the search on one template may take where nobody set a time: slow engines, and many causes to shrink."""
 _SECONDS: Final = 120.0
 """The time that one template may take in a sweep. It is only reached where a render cannot be interrupted."""
 
@@ -63,7 +66,7 @@ class Plan(Value):
         tokenizer: The import path of the tokenizer that reads the prompts of a GGUF's template; empty for none.
         examples: Made-up conversations for each template, beside the fixed ones; 0 for these only.
         number: The seed.
-        seconds: The time budget of all, or None.
+        seconds: The time budget of all, or None. What is begun in time is tried on the fixed conversations to the end.
         workers: Child processes at once.
         counts: Whether what of a template is reached is counted.
     """
@@ -102,6 +105,7 @@ def fuzz_templates(
     run = Children(plan, conversations)
     findings: list[Finding] = []
     total = Statistics()
+    run.expect(len(subjects))
     with run.pool() as submit:
         futures = [
             submit(run.tried, subject, failed.get(subject.name, ()), cases.get(subject.name, ()))
@@ -129,6 +133,10 @@ def _order(finding: Finding) -> tuple[Any, ...]:
     return -len(finding.subjects), list(PROPERTIES).index(finding.broken.name), finding.broken.key
 
 
+class OverError(Exception):
+    """Nothing is asked any more: the pool of child processes is closed."""
+
+
 class Children:
     """Child processes that hold properties against templates."""
 
@@ -137,8 +145,9 @@ class Children:
         self._conversations = list(conversations)
         self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._count = plan.workers or os.cpu_count() or 1
-        self._left = plan.seconds
-        self._lock = threading.Lock()
+        self._ends = None if plan.seconds is None else time.monotonic() + plan.seconds
+        self._waiting = 0
+        self._over = threading.Event()
         self.engines: dict[str, str] = {}
 
     @contextmanager
@@ -152,7 +161,8 @@ class Children:
                 self._workers.put(worker)
             yield executor.submit
         finally:
-            # A child that is at work is ended: who waits for it hears of its death.
+            # A child that is at work is ended: who waits for it hears of its death, and begins nothing anew.
+            self._over.set()
             executor.shutdown(wait=False, cancel_futures=True)
             for worker in workers:
                 worker.close()
@@ -160,7 +170,10 @@ class Children:
     def tried(
         self, subject: Subject, failed: Sequence[Json], cases: Sequence[GoldenCase]
     ) -> tuple[list[Finding], Statistics]:
-        """Try one template."""
+        """Try one template, for its share of the time that is left."""
+        seconds = self._share()
+        if seconds is not None and seconds <= 0:
+            return [], Statistics(ended=True)
         found, statistics, reached = self._asked(subject, "sweep", counts=self._plan.counts)
         if self._plan.examples:
             more, other, further = self._asked(
@@ -168,13 +181,25 @@ class Children:
                 "explore",
                 examples=self._plan.examples,
                 number=self._plan.number,
-                seconds=self._left,
+                seconds=_SEARCH if seconds is None else seconds,
                 replay=list(failed),
                 counts=self._plan.counts,
             )
             found, statistics, reached = [*found, *more], _added(statistics, other), reached | further
         coverage = self._covered(subject, reached, cases) if self._plan.counts else ()
         return found, statistics.model_copy(update={"subjects": 1, "coverage": coverage})
+
+    def expect(self, count: int) -> None:
+        """Say how many templates are to be tried, so that each gets its share of the time."""
+        self._waiting = count
+
+    def _share(self) -> float | None:
+        if self._ends is None:
+            return None
+        left = self._ends - time.monotonic()
+        share = left * min(1.0, self._count / max(1, self._waiting))
+        self._waiting -= 1
+        return share
 
     def _covered(self, subject: Subject, reached: set[int], cases: Sequence[GoldenCase]) -> tuple[Covered, ...]:
         """Return what of a template was reached, and what its golden cases reach."""
@@ -204,10 +229,17 @@ class Children:
 
         Raises:
             WorkerDiedError: the child died.
+            OverError: the pool is closed.
         """
         worker = self._workers.get()
         try:
+            if self._over.is_set():
+                raise OverError
             return worker.call(method, **arguments)
+        except WorkerDiedError:
+            if self._over.is_set():
+                raise OverError from None
+            raise
         finally:
             self._workers.put(worker)
 
@@ -236,7 +268,7 @@ class Children:
             "conversations": self._conversations,
             "tokenizer": self._plan.tokenizer,
         }
-        seconds = _SECONDS if self._plan.seconds is None else self._plan.seconds + _SECONDS
+        seconds = _SECONDS + (_SEARCH if self._plan.seconds is None else self._plan.seconds)
         return Worker("harness.fuzz.template.child:Bench", init, seconds=seconds, memory=MEMORY)
 
 

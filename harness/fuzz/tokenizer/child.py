@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,13 +75,16 @@ class Laboratory:
         """
         properties = [PROPERTIES[name] for name in only]
         passed = frozenset(skipped)
+        held: Counter[str] = Counter()
 
         def check(text: str) -> list[Broken]:
             self._journal.note(search.result.inputs, text)
             if text in passed:
                 return []
             asked = Asked(self.tokenizers, text)
-            return [broken for one in properties for broken in one.check(asked)]
+            found = {one.name: one.check(asked) for one in properties}
+            held.update(name for name, broken in found.items() if broken is not None)
+            return [one for broken in found.values() for one in broken or ()]
 
         search: Search[str] = Search(check, seconds)
         search.replay(replayed)
@@ -90,7 +94,7 @@ class Laboratory:
             {"broken": one.broken.model_dump(mode="json"), "example": one.example, "inputs": one.inputs}
             for one in found_in(search)
         ]
-        return {"found": found, "inputs": search.result.inputs, "ended": search.result.ended}
+        return {"found": found, "held": held, "inputs": search.result.inputs, "ended": search.result.ended}
 
     def ask(self, part: int, text: str) -> None:
         """Ask one tokenizer for the ids of a text, both ways; what ends the process is its own doing."""

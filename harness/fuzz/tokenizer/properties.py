@@ -23,26 +23,27 @@ class Property:
     Attributes:
         name: Its name.
         sentence: What must hold.
-        check: Returns how a text breaks it, given what the tokenizers make of it.
+        check: Returns how a text breaks it, given what the tokenizers make of it; None where it is judged on none.
     """
 
     name: str
     sentence: str
-    check: Callable[[Asked], list[Broken]]
+    check: Callable[[Asked], list[Broken] | None]
 
     def broken(self, tokenizers: Sequence[Tokenizer], text: str) -> list[Broken]:
         """Return how a text breaks it on these tokenizers."""
-        return self.check(Asked(tokenizers, text))
+        return self.check(Asked(tokenizers, text)) or []
 
 
-def disagreements(asked: Asked, ways: Sequence[bool]) -> list[Broken]:
-    """Return where tokenizers differ from the first that answers, one for each pair.
+def disagreements(asked: Asked, ways: Sequence[bool]) -> list[Broken] | None:
+    """Return where tokenizers differ from the first that answers, one for each pair; None where fewer than two answer.
 
     Args:
         asked: What was asked.
         ways: Whether control texts are parsed: one way, or one after the other.
     """
     broken: dict[str, Broken] = {}
+    pairs = 0
     for special in ways:
         first: int | None = None
         for number, tokenizer in enumerate(asked.tokenizers):
@@ -54,14 +55,15 @@ def disagreements(asked: Asked, ways: Sequence[bool]) -> list[Broken]:
             if first is None:
                 first = number
                 continue
+            pairs += 1
             if answer != asked.answer(first, special=special):
                 path = f"{asked.tokenizers[first].name} / {tokenizer.name}"
                 if path not in broken:
                     broken[path] = _disagreement(asked, path, (first, number), special)
-    return list(broken.values())
+    return list(broken.values()) if broken or pairs else None
 
 
-def _agreement(asked: Asked) -> list[Broken]:
+def _agreement(asked: Asked) -> list[Broken] | None:
     return disagreements(asked, (False, True))
 
 
@@ -92,36 +94,49 @@ _Seen = tuple[str, Sequence[int]] | None
 """What breaks a property on one tokenizer: the cause, and the ids that show it."""
 
 
-def _each(check: Callable[[Asked, int], _Seen], name: str) -> Callable[[Asked], list[Broken]]:
+class _UnjudgedError(Exception):
+    """A property cannot be judged on this tokenizer with this text."""
+
+
+def _each(check: Callable[[Asked, int], _Seen], name: str) -> Callable[[Asked], list[Broken] | None]:
     """Return the check of a property that each tokenizer has on its own.
 
     Args:
-        check: Returns the cause and the ids that show it, or None where all is well.
+        check: Returns the cause and the ids that show it, or None where all is well. It raises where it cannot judge.
         name: The property's name.
     """
 
-    def checked(asked: Asked) -> list[Broken]:
+    def checked(asked: Asked) -> list[Broken] | None:
         broken = []
+        judged = 0
         for number, tokenizer in enumerate(asked.tokenizers):
             try:
                 found = check(asked, number)
+            except _UnjudgedError:
+                continue
             except PartError as error:
                 found = f"{error.kind} {error.name}: {cause_of(error.message)}", asked.ids(number, special=False) or []
+            judged += 1
             if found is not None:
                 cause, ids = found
                 message = f"{tokenizer.name} with {asked.text!r:.80}: {cause}"
                 shown = (output(tokenizer, list(ids)),)
                 broken.append(Broken(name=name, path=tokenizer.name, cause=cause, message=message, shown=shown))
-        return broken
+        return broken if judged else None
 
     return checked
 
 
+def _ids(asked: Asked, number: int, *, special: bool = False) -> list[int]:
+    ids = asked.ids(number, special=special)
+    if ids is None:
+        raise _UnjudgedError
+    return ids
+
+
 def _round_trip(asked: Asked, number: int) -> _Seen:
     tokenizer = asked.tokenizers[number]
-    ids = asked.ids(number, special=False)
-    if ids is None:
-        return None
+    ids = _ids(asked, number)
     found = tokenizer.decode(ids)
     if found == normalized(tokenizer, asked.text).encode("utf-8"):
         return None
@@ -132,8 +147,8 @@ def _round_trip(asked: Asked, number: int) -> _Seen:
 
 
 def _only_where_asked(asked: Asked, number: int) -> _Seen:
-    ids = asked.ids(number, special=False)
-    if ids is None or {*asked.tokenizers[number].special.values()}.isdisjoint(ids):
+    ids = _ids(asked, number)
+    if {*asked.tokenizers[number].special.values()}.isdisjoint(ids):
         return None
     return "plain text became a control token", ids
 
@@ -142,7 +157,8 @@ def _bos(asked: Asked, number: int) -> _Seen:
     tokenizer: Any = asked.tokenizers[number]
     bos = tokenizer.bos
     if bos is None or asked.text.startswith(tokenizer.decode([bos]).decode("utf-8", errors="replace")):
-        return None
+        raise _UnjudgedError
+    _ids(asked, number)
     for special in (False, True):
         ids = asked.ids(number, special=special)
         if ids and ids[0] == bos and bos in tokenizer.special.values():
@@ -168,9 +184,7 @@ def _bos(asked: Asked, number: int) -> _Seen:
 
 def _streaming(asked: Asked, number: int) -> _Seen:
     tokenizer = asked.tokenizers[number]
-    ids = asked.ids(number, special=False)
-    if ids is None:
-        return None
+    ids = _ids(asked, number)
     whole = tokenizer.decode(ids)
     pieces = [tokenizer.decode([one]) for one in ids]
     if b"".join(pieces) != whole:
@@ -185,7 +199,7 @@ def _streaming(asked: Asked, number: int) -> _Seen:
 def _boundary(asked: Asked, number: int) -> _Seen:
     tokenizer = asked.tokenizers[number]
     if not tokenizer.special:
-        return None
+        raise _UnjudgedError
     controls = list(tokenizer.special)
     control = controls[len(asked.text) % len(controls)]
     half = (len(asked.text) + 1) // 2
@@ -193,7 +207,7 @@ def _boundary(asked: Asked, number: int) -> _Seen:
     joined = encoded(tokenizer, control.join(texts), special=True)
     before, after = (encoded(tokenizer, text, special=True) for text in texts)
     if isinstance(joined, PartError) or isinstance(before, PartError) or isinstance(after, PartError):
-        return None
+        raise _UnjudgedError
     if joined == [*before, tokenizer.special[control], *after]:
         return None
     return "the ids beside a control token depend on each other", joined

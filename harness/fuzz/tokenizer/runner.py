@@ -79,6 +79,7 @@ class Statistics(Value):
         group: Its name.
         versions: Each tokenizer's name and version, by its name.
         inputs: How many different texts were tried.
+        held: On how many of them each property was judged, by name.
         ended: Whether the time was over before the examples were.
         classes: By tokenizer, how many entries of its vocabulary there are of each class (`scans.entries`).
         drift: By tokenizer, the share of random streams of ids whose text has other ids.
@@ -87,6 +88,7 @@ class Statistics(Value):
     group: str
     versions: dict[str, str] = Field(default_factory=dict)
     inputs: int = 0
+    held: dict[str, int] = Field(default_factory=dict)
     ended: bool = False
     classes: dict[str, dict[str, int]] = Field(default_factory=dict)
     drift: dict[str, float] = Field(default_factory=dict)
@@ -192,7 +194,7 @@ class _Run:
                 skipped.append(text)
                 continue
             self._note(result["found"])
-            statistics = statistics.model_copy(update={"inputs": result["inputs"], "ended": result["ended"]})
+            statistics = statistics.model_copy(update={name: result[name] for name in ("inputs", "held", "ended")})
             break
         return self._scanned(statistics, names, asked["number"]) if scans else statistics
 

@@ -57,7 +57,7 @@ def entries(tokenizers: Sequence[Tokenizer], seconds: float = math.inf) -> tuple
                 counts[number]["not asked" if over else _class(asked, number, token)] += 1
         if over or not text or any(token in one for one in (*special, *added)):
             continue
-        for broken in disagreements(asked, (False,)):
+        for broken in disagreements(asked, (False,)) or ():
             before = found.get(broken.key, (broken, text, 0))
             shortest = min(before[:2], (broken, text), key=lambda one: size_of(one[1]))
             found[broken.key] = (*shortest, before[2] + 1)
