@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.faults import Defect, defects, llama_cpp_python
+from harness.faults import Defect
+from harness.faults.catalogue import catalogue
+from harness.faults.planting import plant
 from harness.project import Project
 from harness.session import Progress, open_session
 from harness.stack import load_stack, resolve_model
 from harness.verdict import StageResult, Verdict
 
-STACK = llama_cpp_python.COMPONENT
+STACK = "llama-cpp-python"
 PLANTED = ("tpl-generation-prompt-lost", "tok-parse-special-ignored", "eng-rope-base")
 CASES = ("system-and-user", "two-user-turns", "stop-across-tokens", "digits-and-contractions")
 """A few short cases, so that the demonstration takes seconds."""
@@ -44,10 +46,12 @@ def demo(project: Project, progress: Progress = lambda *_: None) -> Iterator[Sce
     """
     stack = load_stack(project, STACK)
     model = resolve_model(project, stack.models[0])
-    known = {one.id: one for one in defects(STACK)}
+    known = catalogue()
     for planted in (None, *(known[name] for name in PLANTED)):
-        hooks = [(planted.stage, planted.hook)] if planted else []
-        with open_session(project, stack, model, CASES, hooks) as session:
+        with (
+            plant(stack, model, [planted] if planted else []) as hurt,
+            open_session(project, hurt.stack, hurt.model, CASES, wrap=hurt.wrap, prepare=hurt.prepare) as session,
+        ):
             results: list[StageResult] = []
             for done, case in enumerate(session.goldens):
                 progress(planted.id if planted else "healthy", done, len(session.goldens))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from harness.golden import Golden, cases_for, is_asked, load_golden, load_proven
 from harness.noise import EngineNoise, floor_of, measure_noise, save_noise
 from harness.project import Project
 from harness.stack import RunningStack, Stack, load_component, open_stack, resolve_model
-from harness.stage import Stage
+from harness.stage import Component, Stage
 from harness.trace import Run, Trace, Tracer, save_trace
 from harness.values import Case, ModelRef, Observation
 from harness.verdict import Judge, StageResult, Verdict, convict, explain_by_rerun
@@ -37,9 +37,9 @@ class Session:
     judge: Judge
     seconds: dict[Stage, float] = field(default_factory=dict)
 
-    def trace(self, case: str, runs: Sequence[Run] = tuple(Run)) -> Trace:
-        """Run a case."""
-        trace = Tracer(self.running).trace(self.goldens[case], runs)
+    def trace(self, case: str, runs: Sequence[Run] = tuple(Run), stages: Collection[Stage] = tuple(Stage)) -> Trace:
+        """Run a case; see `Tracer.trace`."""
+        trace = Tracer(self.running).trace(self.goldens[case], runs, stages)
         for stage, spent in trace.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
         return trace
@@ -69,7 +69,8 @@ def open_session(
     stack: Stack,
     model: ModelRef,
     cases: Sequence[str] = (),
-    plants: Sequence[tuple[Stage, str]] = (),
+    wrap: Callable[[str, Component], Component] = lambda _, part: part,
+    prepare: Callable[[RunningStack], None] = lambda _: None,
 ) -> Iterator[Session]:
     """Open a stack around a model, with the goldens of the cases wanted.
 
@@ -78,7 +79,8 @@ def open_session(
         stack: The stack.
         model: The model.
         cases: Names; empty means all that the model is asked.
-        plants: Defects to plant, as the stage's component and the hook; for demonstrations and measurements.
+        wrap: Stands between a component and those who call it; see `open_stack`.
+        prepare: Does something with the open stack before it is asked anything.
 
     Raises:
         UserError: a case does not exist, or a golden is missing or not this model's.
@@ -89,9 +91,8 @@ def open_session(
         raise UserError(f"none of the cases {', '.join(cases)} is asked of model {model.name!r}")
     goldens = {case.name: load_golden(project, model, case, provenance) for case in asked}
     policies = {(policy.stage, policy.rule): policy.reason for policy in stack.policies}
-    with open_stack(stack, model) as running:
-        for stage, hook in plants:
-            running.part(stage).plant(hook)
+    with open_stack(stack, model, wrap) as running:
+        prepare(running)
         yield Session(running, goldens, Judge(policies, floor_of(project, running)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -338,8 +338,15 @@ class RunningStack:
 
 
 @contextmanager
-def open_stack(stack: Stack, model: ModelRef) -> Iterator[RunningStack]:
+def open_stack(
+    stack: Stack, model: ModelRef, wrap: Callable[[str, Component], Component] = lambda _, part: part
+) -> Iterator[RunningStack]:
     """Open a stack's components around a model, each once, and close them whatever happens.
+
+    Args:
+        stack: The stack.
+        model: The model.
+        wrap: Given each component's name and the component, returns what is to be called in its stead.
 
     Raises:
         UserError: a component's options are wrong.
@@ -360,7 +367,7 @@ def open_stack(stack: Stack, model: ModelRef) -> Iterator[RunningStack]:
                 where = ".".join(str(part) for part in ("options", name, *problem["loc"]))
                 message = problem["msg"].removeprefix("Value error, ")
                 raise UserError(f"stack {stack.name!r}: {where}: {message}") from None
-            parts[name] = opened.enter_context(part)
+            parts[name] = wrap(name, opened.enter_context(part))
         yield RunningStack(stack, model, parts, _chat_route(stack, parts, opened))
 
 

@@ -10,7 +10,7 @@ import json
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -108,10 +108,18 @@ class Tracer:
         """Time spent by stage since the last trace began."""
         return self._seconds
 
-    def trace(self, golden: Golden, runs: Iterable[Run] = tuple(Run)) -> Trace:
-        """Run a case and return what was observed."""
+    def trace(
+        self, golden: Golden, runs: Iterable[Run] = tuple(Run), stages: Collection[Stage] = tuple(Stage)
+    ) -> Trace:
+        """Run a case and return what was observed.
+
+        Args:
+            golden: The case's golden.
+            runs: How it is run.
+            stages: Those that are run isolated; of the others nothing is then seen.
+        """
         self._seconds = {}
-        found = {run: self._observe(run, golden) for run in runs}
+        found = {run: self._observe(run, golden, stages) for run in runs}
         return Trace(
             stack=self._running.stack.name,
             model=self._running.model.name,
@@ -155,9 +163,9 @@ class Tracer:
         streamed = run.streamed
         return self._attempt(stage, lambda: part.reply(generation, tokens, golden.request, stream=streamed))
 
-    def _observe(self, run: Run, golden: Golden) -> Observation:
+    def _observe(self, run: Run, golden: Golden, stages: Collection[Stage]) -> Observation:
         if run is Run.ISOLATED:
-            return Observation(**{FIELDS[stage]: self.stage(stage, golden) for stage in Stage})
+            return Observation(**{FIELDS[stage]: self.stage(stage, golden) for stage in Stage if stage in stages})
         if run is Run.ISOLATED_STREAM:
             return Observation(reply=self.stage(Stage.POSTPROCESS, golden, run))
         return self.chained(golden.case, stream=run.streamed)

@@ -101,9 +101,12 @@ def test_every_node_of_every_layer_is_held_against_the_oracle(part, oracle, limi
     assert 1e-4 < errors["ffn_out-3"].max() < limits["ffn_out-3"]
 
 
+def hurt(running):
+    running.part(Stage.INFERENCE).plant("harness.faults.catalogue.engine:rope_base", watches_nodes=True)
+
+
 def test_a_finding_about_the_engine_says_where(project, real_stack, smollm):
-    hooks = [(Stage.INFERENCE, "harness.faults.llama_cpp_python:rope_base")]
-    with open_session(project, real_stack, smollm, ["system-and-user"], hooks) as session:
+    with open_session(project, real_stack, smollm, ["system-and-user"], prepare=hurt) as session:
         verdict = session.verdict(session.results("system-and-user"))
         told = Locator(project).verdict(verdict, session.running, session.goldens)
     (finding,) = told.findings
@@ -112,8 +115,7 @@ def test_a_finding_about_the_engine_says_where(project, real_stack, smollm):
 
 
 def test_without_measured_noise_it_says_so(project, real_stack, smollm, tmp_path):
-    hooks = [(Stage.INFERENCE, "harness.faults.llama_cpp_python:rope_base")]
-    with open_session(project, real_stack, smollm, ["system-and-user"], hooks) as session:
+    with open_session(project, real_stack, smollm, ["system-and-user"], prepare=hurt) as session:
         verdict = session.verdict(session.results("system-and-user"))
         told = Locator(Project(tmp_path)).verdict(verdict, session.running, session.goldens)
     says = "where in the network cannot be said: the noise of its nodes was not measured. "

@@ -57,9 +57,10 @@ def test_a_failure_shows_the_finding_and_not_our_code(pytester, engine):
         import harness.session as session
         from harness.stage import Stage
         real = session.open_session
-        def planted(project, stack, model, cases=(), plants=()):
-            hook = "harness.faults.llama_cpp_python:generation_prompt_lost"
-            return real(project, stack, model, cases, [(Stage.TEMPLATE, hook)])
+        def plant(running):
+            running.part(Stage.TEMPLATE).plant("harness.faults.catalogue.template:generation_prompt_lost")
+        def planted(project, stack, model, cases=()):
+            return real(project, stack, model, cases, prepare=plant)
         session.open_session = planted
         """
     )

@@ -6,7 +6,7 @@ import pytest
 
 from harness.demo import CASES, Scene, demo
 from harness.families.registry import FAMILIES
-from harness.faults import defects
+from harness.faults.catalogue import catalogue
 from harness.golden import case_names, cases_for, load_case
 from harness.session import check, observe, open_session
 from harness.stage import Stage
@@ -63,7 +63,7 @@ def test_each_planted_fault_is_convicted_at_its_stage_and_kind(project, engine):
 
 
 def test_defects_name_their_stage_and_kind():
-    assert {(d.id, d.stage.value, d.kind) for d in defects("llama-cpp-python")} >= {
+    assert {(d.id, d.stage.value, d.kind) for d in catalogue().values()} >= {
         ("tpl-generation-prompt-lost", "template", "integration"),
         ("tok-parse-special-ignored", "tokenization", "integration"),
         ("eng-rope-base", "inference", "engine"),

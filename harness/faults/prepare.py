@@ -10,7 +10,6 @@ from harness.errors import UserError
 from harness.faults.campaign import Manifest, Setup, sites_of
 from harness.faults.draw import draw, kinds_named
 from harness.faults.fault import Phase
-from harness.faults.llama_cpp_python import COMPONENT
 from harness.golden import cases_for, load_golden, load_provenance
 from harness.laboratory.noise import floor_of_one
 from harness.model_file import sha256_of
@@ -19,6 +18,7 @@ from harness.stack import load_stack, resolve_model
 from harness.stage import Stage
 from harness.values import Generation
 
+_COMPONENT: Final = "llama-cpp-python"
 PHASES: Final[tuple[Phase, ...]] = ("prefill", "first", "decode")
 _ROOM: Final = 1.2
 """Memory that an engine takes over its file's size, at least."""
@@ -57,8 +57,8 @@ def prepare(
         UserError: one of these does not exist or does not go with the others, or the model is too big for this machine.
     """
     found = load_stack(project, stack)
-    if found.stages.component(Stage.INFERENCE) != COMPONENT:
-        raise UserError(f"no fault can be planted in the engine of stack {stack!r}", f"harness inject {COMPONENT}")
+    if found.stages.component(Stage.INFERENCE) != _COMPONENT:
+        raise UserError(f"no fault can be planted in the engine of stack {stack!r}", f"harness inject {_COMPONENT}")
     reference = resolve_model(project, model or found.models[0])
     wanted = kinds_named(kinds)
     for phase in phases:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from harness.components.llama_cpp_python import LlamaCppPython
-from harness.faults import defects, sampler
+from harness.faults.catalogue import catalogue, sampling
 from harness.values import Request, Tokens
 
 LOOPING = (28, 28, 28, 28)
 """Commas, after which it goes on in a loop."""
-HOOK = sampler.__name__
+HOOK = sampling.__name__
 GREEDY = {"temperature": 0.0, "max_tokens": 12}
 SAMPLED = {"temperature": 1.5, "top_p": 0.6, "min_p": 0.0, "top_k": 0, "max_tokens": 12, "seed": 11}
 
@@ -54,7 +54,7 @@ def test_a_defect_takes_effect_and_is_undone(part, name, settings, numbers):
 
 
 def test_each_is_labelled():
-    found = {one.id: one for one in defects("llama-cpp-python")}
+    found = {one.id: one for one in catalogue().values()}
     assert {name for name in found if name.startswith("smp-")} == {
         "smp-hidden-repeat-penalty",
         "smp-temperature-first",

@@ -87,7 +87,7 @@ class TappedLlama:
         model_path: The GGUF.
         chat_template: A template to use instead of the file's own, passed as users pass it: a `chat_handler`.
         options: Keyword arguments of `llama_cpp.Llama`.
-        plants: Defects to plant, as `(module:function, keywords)`; see `harness.faults`.
+        plants: Defects to plant, as `(module:function, keywords)`; with `watches_nodes` they see the graph's nodes.
         watch: Whether the nodes of its graph are to be seen.
     """
 
@@ -100,9 +100,10 @@ class TappedLlama:
         watch: bool = False,
     ) -> None:
         log_warnings()
-        hooks = [(_imported(hook), keywords) for hook, keywords in plants]
+        hooks = [(_imported(hook), dict(keywords)) for hook, keywords in plants]
         self.nodes = Nodes()
-        if watch or any(getattr(hook, "watches_nodes", False) for hook, _ in hooks):
+        watchers = [keywords.pop("watches_nodes", False) for _, keywords in hooks]
+        if watch or any(watchers):
             self._watch_nodes()
         self.llm = self._load(model_path, options)
         if chat_template is not None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.faults import defect
-from harness.faults.llama_cpp_python import COMPONENT
+from harness.faults.defect import defect
 from harness.stage import Stage
 
+_COMPONENT = "llama-cpp-python"
 _FACTOR = 34.0  # a soft-capped model's 1/30, forgotten the other way round, is of this size
 _HIDDEN_PENALTY = 1.3
 
@@ -21,7 +21,7 @@ _HIDDEN_PENALTY = 1.3
     "eng-logits-scaled",
     stage=Stage.INFERENCE,
     kind="engine",
-    component=COMPONENT,
+    component=_COMPONENT,
     sentence="Every logit is 34 times as large: the greedy text stays, its probabilities do not.",
 )
 def logits_scaled(engine: Any) -> None:
@@ -33,7 +33,7 @@ def logits_scaled(engine: Any) -> None:
     "eng-top-token-dropped",
     stage=Stage.INFERENCE,
     kind="engine",
-    component=COMPONENT,
+    component=_COMPONENT,
     sentence="The likeliest token can never be chosen.",
 )
 def top_token_dropped(engine: Any) -> None:
@@ -49,7 +49,7 @@ def top_token_dropped(engine: Any) -> None:
     "smp-hidden-repeat-penalty",
     stage=Stage.INFERENCE,
     kind="engine",
-    component=COMPONENT,
+    component=_COMPONENT,
     sentence="A repeat penalty of 1.3 that nobody asked for.",
 )
 def hidden_repeat_penalty(engine: Any) -> None:
@@ -62,7 +62,7 @@ def hidden_repeat_penalty(engine: Any) -> None:
     "smp-temperature-first",
     stage=Stage.INFERENCE,
     kind="engine",
-    component=COMPONENT,
+    component=_COMPONENT,
     sentence="The temperature is applied before the samplers that cut the distribution, not after them.",
 )
 def temperature_first(engine: Any) -> None:
@@ -88,7 +88,7 @@ def temperature_first(engine: Any) -> None:
     "smp-seed-ignored",
     stage=Stage.INFERENCE,
     kind="engine",
-    component=COMPONENT,
+    component=_COMPONENT,
     sentence="The seed is drawn anew for every request.",
 )
 def seed_ignored(engine: Any) -> None:

@@ -1,0 +1,212 @@
+"""One trial: a stack is checked with defects in it, of which the check is told nothing, and held against the clean one.
+
+Whether a defect took effect is not asked of the check: what the stages made, on golden input and in the stack's own
+path, is compared by bytes, ids and bits with what the clean stack made of the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from harness.attribution.results import Conviction, Trial
+from harness.compare.outcome import Outcome
+from harness.faults.defect import Defect
+from harness.faults.places import DefectError
+from harness.faults.planting import NoPlaceError, plant
+from harness.project import Project
+from harness.session import Session, open_session
+from harness.stack import Stack
+from harness.stage import Stage
+from harness.trace import FIELDS, Run, Trace
+from harness.values import Ending, Failure, Generation, ModelRef, Prompt, Refusal, Reply, Tokens, Value
+from harness.verdict import StageResult, Verdict
+
+_ISOLATED = (Run.ISOLATED, Run.ISOLATED_STREAM)
+_CHEAP = tuple(stage for stage in Stage if stage is not Stage.INFERENCE)
+_DEFECT = DefectError.__name__
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a check asks.
+
+    Attributes:
+        shallow: Cases whose stages but inference are run on golden input.
+        deep: Cases that are run in full.
+    """
+
+    shallow: tuple[str, ...]
+    deep: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check saw.
+
+    Attributes:
+        traces: What every stage made, by case.
+        verdict: What is said of it.
+        texts: Of each case that was run in full, the golden's text.
+    """
+
+    traces: Mapping[str, Trace]
+    verdict: Verdict
+    texts: Mapping[str, str]
+
+
+def run(
+    project: Project,
+    stack: Stack,
+    model: ModelRef,
+    plan: Plan,
+    defects: Sequence[Defect],
+    clean: Checked | None,
+    *,
+    name: str,
+    setting: str = "",
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Trial, Checked | None]:
+    """Check a stack with defects in it.
+
+    Args:
+        project: Where stacks and goldens are.
+        stack: The stack.
+        model: The model.
+        plan: What is asked.
+        defects: What is planted.
+        clean: What the clean stack made; None for the clean stack itself.
+        name: The trial's name.
+        setting: Of a control, the healthy setting that it is in.
+        progress: Told of every case.
+    """
+    start = time.perf_counter()
+    made: dict[str, Any] = {
+        "name": name,
+        "stack": stack.name,
+        "model": model.name,
+        "defects": tuple(one.id for one in defects),
+        "setting": setting,
+    }
+    try:
+        with _opened(project, stack, model, plan, defects) as session:
+            checked = check(session, plan, progress)
+    except NoPlaceError as none:
+        return Trial(**made, ended="no place", why=str(none)), None
+    except DefectError as error:
+        return Trial(**made, ended="raised", why=str(error)), None
+    raised = next((said for said in map(_raised, checked.traces.values()) if said is not None), None)
+    if raised is not None:
+        return Trial(**made, ended="raised", why=raised), checked
+    changed, chained = ((), ()) if clean is None else differing(clean.traces, checked.traces)
+    trial = Trial(
+        **made,
+        changed=changed,
+        chained=chained,
+        status=checked.verdict.status,
+        line=checked.verdict.line,
+        convictions=tuple(
+            Conviction(stage=f.stage, kind=f.kind, summary=f.summary, evidence=f.evidence, cases=f.cases)
+            for f in checked.verdict.findings
+        ),
+        by_stage=_by_stage(checked.verdict.results),
+        answers=() if clean is None else _other_answers(clean, checked),
+        comparisons=sum(one.isolated.outcome is not Outcome.UNOBSERVED for one in checked.verdict.results),
+        seconds=time.perf_counter() - start,
+    )
+    return trial, checked
+
+
+@contextmanager
+def _opened(
+    project: Project, stack: Stack, model: ModelRef, plan: Plan, defects: Sequence[Defect]
+) -> Iterator[Session]:
+    cases = tuple(dict.fromkeys((*plan.shallow, *plan.deep)))
+    with (
+        plant(stack, model, defects) as planted,
+        open_session(
+            project, planted.stack, planted.model, cases, wrap=planted.wrap, prepare=planted.prepare
+        ) as session,
+    ):
+        yield session
+
+
+def check(session: Session, plan: Plan, progress: Callable[[str], None] = lambda _: None) -> Checked:
+    """Check an open stack by a plan."""
+    traces: dict[str, Trace] = {}
+    results: list[StageResult] = []
+    for case, golden in session.goldens.items():
+        progress(case)
+        deep = case in plan.deep
+        traces[case] = session.trace(case) if deep else session.trace(case, _ISOLATED, _CHEAP)
+        results.extend(session.judge.case(golden, traces[case]))
+    texts = {
+        case: golden.reply.content or ""
+        for case, golden in session.goldens.items()
+        if case in plan.deep and isinstance(golden.reply, Reply)
+    }
+    return Checked(traces, session.verdict(results), texts)
+
+
+def differing(clean: Mapping[str, Trace], hurt: Mapping[str, Trace]) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+    """Return the stages that made something else, on golden input and in the stack's own path."""
+    found: dict[bool, set[Stage]] = {False: set(), True: set()}
+    for case, trace in clean.items():
+        for run_, stage in ((one, stage) for one in trace.runs for stage in Stage):
+            if essence(trace.output(run_, stage)) != essence(hurt[case].output(run_, stage)):
+                found[run_.chained].add(stage)
+        for run_ in trace.runs:
+            if trace.runs[run_].broke != hurt[case].runs[run_].broke:
+                found[run_.chained].add(Stage.INFERENCE)
+    isolated, chained = (tuple(stage for stage in Stage if stage in found[way]) for way in (False, True))
+    return isolated, chained
+
+
+def essence(value: object) -> object:
+    """Return what of a stage's output two runs of one healthy stack have in common: no clock, no text for a reader."""
+    if isinstance(value, Prompt):
+        return value.text, value.stop
+    if isinstance(value, Tokens):
+        return value.ids
+    if isinstance(value, Generation):
+        numbers = None if value.distributions is None else value.distributions.logprobs.tobytes()
+        return value.ids, value.chosen, value.finish, value.digests or numbers, value.settings
+    if isinstance(value, Failure):
+        return value.reason, value.signal, value.status
+    return value.model_dump() if isinstance(value, Value) else value
+
+
+def _raised(trace: Trace) -> str | None:
+    """Return what a defect's own function raised in the part's process, if it did."""
+    for observation in trace.runs.values():
+        for ended in (observation.broke, *(getattr(observation, field) for field in FIELDS.values())):
+            if isinstance(ended, Refusal) and ended.error == _DEFECT:
+                return ended.message
+            if isinstance(ended, Failure) and _DEFECT in (ended.message or ""):
+                return str(ended.message)
+    return None
+
+
+def _by_stage(results: Sequence[StageResult]) -> dict[Stage, tuple[str, ...]]:
+    found: dict[Stage, list[str]] = {}
+    for one in results:
+        if one.isolated.outcome.bad or one.unexplained is not None:
+            found.setdefault(one.stage, []).append(one.case)
+    return {stage: tuple(cases) for stage, cases in found.items()}
+
+
+def _other_answers(clean: Checked, hurt: Checked) -> tuple[str, ...]:
+    """Return the cases that a look at the answer alone would notice: its text was the golden's, and is no more."""
+    found = []
+    for case, text in clean.texts.items():
+        if _text(clean.traces[case]) == text and _text(hurt.traces[case]) != text:
+            found.append(case)
+    return tuple(found)
+
+
+def _text(trace: Trace) -> str | None:
+    reply = trace.output(Run.CHAINED, Stage.POSTPROCESS)
+    return None if reply is None or isinstance(reply, Ending) else reply.content or ""
