@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import RootModel
 
 from harness.compare.inference import Floor
+from harness.compare.outcome import Difference
 from harness.documents import read_json
 from harness.errors import UserError
 from harness.golden import Golden, cases_for, load_golden, load_provenance, write_file
@@ -26,9 +27,9 @@ from harness.noise import floor_of
 from harness.project import Project
 from harness.reference.oracle import Oracle
 from harness.stack import RunningStack, Stack, load_component, open_stack, resolve_model
-from harness.stage import Stage, StageFailedError, StageRefusedError, Transparent
+from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError, Transparent
 from harness.values import ModelRef, Value
-from harness.verdict import Finding, Verdict
+from harness.verdict import Finding, Verdict, adding
 
 NODES: Final = "nodes.json"
 FACTOR: Final = 3.0
@@ -133,6 +134,10 @@ def local_errors(part: Transparent, oracle: Oracle, ids: Sequence[int]) -> Error
     A row that is not a number has an infinite error; one that should be all zeros and is not, as well.
     """
     shown = part.activations(ids, oracle.node_names)
+    strange = {node: np.full(1, np.inf) for node, rows in shown.items() if len(rows) > len(ids)}
+    if strange:
+        # It computes rows of which it was fed no ids.
+        return strange
     expected = oracle.session().replay(ids, shown)
     found: dict[str, NDArray[np.float64]] = {}
     for node, should in expected.items():
@@ -236,7 +241,8 @@ def _invariants(path: Path, ids: Sequence[int], floor: Floor | None) -> str:
     )
 
 
-def _is_about_numbers(finding: Finding) -> bool:
+def is_about_numbers(finding: Finding) -> bool:
+    """Return whether a finding is that the engine computes wrong numbers."""
     return finding.stage is Stage.INFERENCE and bool({"numbers", "nan"} & set(finding.difference.causes))
 
 
@@ -256,23 +262,64 @@ class Locator:
         self._oracles: dict[Path, Oracle] = {}
 
     def verdict(self, verdict: Verdict, running: RunningStack, goldens: Mapping[str, Golden]) -> Verdict:
-        """Return a verdict whose findings about the engine's numbers say where in the network they begin to be wrong.
+        """Return a verdict that says where in the network an engine's numbers begin to be wrong.
+
+        Where no case shows wrong numbers the nodes of one prompt are held all the same: what is wrong there may be too
+        small to leave the noise of what comes out.
 
         Args:
             verdict: The verdict.
             running: The stack, still open.
             goldens: By case.
         """
-        about = [finding for finding in verdict.findings if _is_about_numbers(finding)]
+        about = [finding for finding in verdict.findings if is_about_numbers(finding)]
         if not about:
-            return verdict
+            seen = verdict.stages[Stage.INFERENCE].status in ("cleared", "inherits")
+            wrong = self.wrong(running, goldens) if seen else None
+            return verdict if wrong is None else adding(verdict, wrong)
         anew = self._anew(running, goldens, about[0].cases)
         findings = []
         for finding in verdict.findings:
-            place = self.located(running, goldens, finding.cases) if _is_about_numbers(finding) else None
+            place = self.located(running, goldens, finding.cases) if is_about_numbers(finding) else None
             said = f"{place}. {anew}" if place and anew else place
             findings.append(finding.model_copy(update={"location": said}) if place else finding)
         return verdict.model_copy(update={"findings": tuple(findings)})
+
+    def wrong(self, running: RunningStack, goldens: Mapping[str, Golden]) -> Finding | None:
+        """Hold every node of one prompt; return what is wrong, or None where nothing is or nobody can say.
+
+        The prompt is the longest of those that are looked at whole: some errors strike long ones only.
+
+        Args:
+            running: The stack, still open.
+            goldens: By case.
+        """
+        part = running.part(Stage.INFERENCE)
+        fitting = {
+            name: golden.tokens.ids
+            for name, golden in goldens.items()
+            if golden.tokens is not None and len(golden.tokens.ids) <= LONGEST
+        }
+        if not isinstance(part, Transparent) or not fitting:
+            return None
+        case = max(fitting, key=lambda name: len(fitting[name]))
+        try:
+            limits = load_limits(self._project, running)
+            place = locate(part, self._oracle(running.model.path), fitting[case], limits) if limits else None
+        except (StageFailedError, StageRefusedError, StageUnobservedError, UserError):
+            return None
+        if place is None:
+            return None
+        summary = f"within the noise of what comes out, but {place.describe()}"
+        return Finding(
+            stage=Stage.INFERENCE,
+            kind="engine",
+            summary=summary,
+            cases=(case,),
+            example=case,
+            difference=Difference(summary=summary, causes=(f"node\0{place.node}",), kind="engine"),
+            evidence="nodes",
+        )
 
     def located(self, running: RunningStack, goldens: Mapping[str, Golden], cases: Sequence[str]) -> str | None:
         """Return where the first wrong number of one of these cases is, in one line; None where nobody can say.

@@ -57,6 +57,10 @@ class Run(StrEnum):
         return self in (Run.CHAINED, Run.CHAINED_STREAM)
 
 
+_ORDER = (Run.CHAINED, Run.ISOLATED, Run.ISOLATED_STREAM, Run.CHAINED_STREAM)
+"""The chained run comes first, so that the part meets a new prompt with what the case before it has left in its cache;
+the streamed one last, where it finds its own prompt there."""
+
 FIELDS: Mapping[Stage, str] = {
     Stage.CLIENT: "request",
     Stage.TEMPLATE: "prompt",
@@ -119,7 +123,7 @@ class Tracer:
             stages: Those that are run isolated; of the others nothing is then seen.
         """
         self._seconds = {}
-        found = {run: self._observe(run, golden, stages) for run in runs}
+        found = {run: self._observe(run, golden, stages) for run in sorted(runs, key=_ORDER.index)}
         return Trace(
             stack=self._running.stack.name,
             model=self._running.model.name,

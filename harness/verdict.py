@@ -61,7 +61,7 @@ class StageResult(Value):
     streamed_only: bool = False
 
 
-Evidence = Literal["isolated", "stream", "state", "nondeterminism"]
+Evidence = Literal["isolated", "stream", "state", "nondeterminism", "nodes"]
 
 
 class Finding(Value):
@@ -75,7 +75,8 @@ class Finding(Value):
         example: The case shown: the largest difference, or else the one with the least to read.
         difference: How the example differs.
         evidence: `isolated` (fed with golden input); of what shows only in the chain `stream` (only when streamed),
-            `state` or `nondeterminism` (see the module).
+            `state` or `nondeterminism` (see the module); `nodes` (of an engine whose numbers are within the noise, but
+            not those of a node in its network).
         location: Of an engine's wrong numbers, where in the network the first one is.
     """
 
@@ -282,13 +283,7 @@ def convict(
     cases = len({result.case for result in results})
     status: Literal["convicted", "clean", "unjudged"]
     if findings:
-        status = "convicted"
-        first = next(stage for stage in Stage if stage in convicted)
-        main = max((f for f in findings if f.stage is first), key=lambda f: len(f.cases))
-        line = f"convicted: {first} ({main.kind}): {main.summary} [{len(main.cases)} of {cases} {_cases(cases)}]"
-        others = [stage for stage in Stage if stage in convicted and stage is not first]
-        if others:
-            line += f"; also convicted: {', '.join(others)}"
+        status, line = "convicted", _convicted(findings, cases)
     elif unseen:
         status, line = "unjudged", f"could not judge: {', '.join(unseen)} unobserved"
     else:
@@ -304,6 +299,35 @@ def convict(
         results=tuple(results),
         notes=tuple(_notes(results)),
     )
+
+
+def adding(verdict: Verdict, finding: Finding) -> Verdict:
+    """Return a verdict with one more finding, of what no case's outputs show."""
+    findings = (*verdict.findings, finding)
+    own = [one for one in findings if one.stage is finding.stage]
+    said = verdict.stages[finding.stage].model_copy(
+        update={"status": "convicted", "why": f"{_root_causes(own)}: {own[0].summary}"}
+    )
+    return verdict.model_copy(
+        update={
+            "status": "convicted",
+            "line": _convicted(findings, len({result.case for result in verdict.results})),
+            "stages": {**verdict.stages, finding.stage: said},
+            "findings": tuple(sorted(findings, key=lambda one: list(Stage).index(one.stage))),
+        }
+    )
+
+
+def _convicted(findings: Sequence[Finding], cases: int) -> str:
+    convicted = [stage for stage in Stage if any(finding.stage is stage for finding in findings)]
+    first, *others = convicted
+    main = max((f for f in findings if f.stage is first), key=lambda f: len(f.cases))
+    line = f"convicted: {first} ({main.kind}): {main.summary} [{len(main.cases)} of {cases} {_cases(cases)}]"
+    return f"{line}; also convicted: {', '.join(others)}" if others else line
+
+
+def _root_causes(findings: Sequence[Finding]) -> str:
+    return f"{len(findings)} root cause{'s' if len(findings) > 1 else ''}"
 
 
 def _cases(count: int) -> str:
@@ -396,8 +420,7 @@ def _stage_verdict(
     seen = sum(count for outcome, count in outcomes.items() if outcome is not Outcome.UNOBSERVED)
     if stage in convicted:
         mine = [finding for finding in findings if finding.stage is stage]
-        causes = f"{len(mine)} root cause{'s' if len(mine) > 1 else ''}"
-        return StageVerdict(status="convicted", outcomes=outcomes, why=f"{causes}: {mine[0].summary}")
+        return StageVerdict(status="convicted", outcomes=outcomes, why=f"{_root_causes(mine)}: {mine[0].summary}")
     if not seen:
         reasons = sorted({result.isolated.rule for result in own}) or ["no case reaches it"]
         return StageVerdict(status="unobserved", outcomes=outcomes, why="; ".join(reasons))

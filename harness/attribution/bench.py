@@ -17,6 +17,7 @@ from harness.errors import UserError
 from harness.faults.catalogue import catalogue, defects_in
 from harness.faults.defect import Defect
 from harness.golden import cases_for, load_golden, load_provenance
+from harness.locate import Locator
 from harness.project import Project
 from harness.stack import Stack, load_component, load_stack, resolve_model
 from harness.stage import Stage
@@ -193,18 +194,18 @@ def do(bench: Bench, job: Job) -> Trial:
     plan = bench.plans[job.model]
     stack, model = _stack(bench, job.setting), resolve_model(project, job.model)
     known = known_defects(bench.file)
+    defects = [known[one] for one in job.defects]
     clean = _clean(bench.root, bench.stack, bench.parallel, job.model, plan)
     # In another healthy setting other bits are no effect of anything.
     held = None if job.setting else clean
-    trial, _ = run(
-        project, stack, model, plan, [known[one] for one in job.defects], held, name=job.name, setting=job.setting
-    )
+    locator = _locator(bench.root)
+    trial, _ = run(project, stack, model, plan, defects, held, locator, name=job.name, setting=job.setting)
     if job.trusted:
         return trial
-    _, after = run(project, _stack(bench, ""), model, plan, (), None, name=job.name)
+    _, after = run(project, _stack(bench, ""), model, plan, (), None, locator, name=job.name)
     if after is None:
         return trial
-    left = [stage for stages in differing(clean.traces, after.traces) for stage in stages]
+    left = [stage for stages in differing(clean, after) for stage in stages]
     if not left:
         return trial
     stages = ", ".join(stage for stage in Stage if stage in left)
@@ -216,9 +217,17 @@ def _clean(root: Path, stack: str, parallel: bool, name: str, plan: Plan) -> Che
     """Return what the clean stack makes; once a process."""
     project = Project(root)
     bench = Bench(root, stack, {name: plan}, parallel=parallel)
-    _, checked = run(project, _stack(bench, ""), resolve_model(project, name), plan, (), None, name="clean")
+    _, checked = run(
+        project, _stack(bench, ""), resolve_model(project, name), plan, (), None, name="clean", locator=_locator(root)
+    )
     assert checked is not None
     return checked
+
+
+@lru_cache(maxsize=1)
+def _locator(root: Path) -> Locator:
+    """Return what holds nodes; the oracle that it loads stays."""
+    return Locator(Project(root))
 
 
 def _stack(bench: Bench, setting: str) -> Stack:

@@ -17,13 +17,14 @@ from harness.compare.outcome import Outcome
 from harness.faults.defect import Defect
 from harness.faults.places import DefectError
 from harness.faults.planting import NoPlaceError, plant
+from harness.locate import Locator, is_about_numbers
 from harness.project import Project
 from harness.session import Session, open_session
 from harness.stack import Stack
 from harness.stage import Stage
 from harness.trace import FIELDS, Run, Trace
 from harness.values import Ending, Failure, Generation, ModelRef, Prompt, Refusal, Reply, Tokens, Value
-from harness.verdict import StageResult, Verdict
+from harness.verdict import StageResult, Verdict, adding
 
 _ISOLATED = (Run.ISOLATED, Run.ISOLATED_STREAM)
 _CHEAP = tuple(stage for stage in Stage if stage is not Stage.INFERENCE)
@@ -51,11 +52,13 @@ class Checked:
         traces: What every stage made, by case.
         verdict: What is said of it.
         texts: Of each case that was run in full, the golden's text.
+        place: Where in the network the first wrong number is, if there is one.
     """
 
     traces: Mapping[str, Trace]
     verdict: Verdict
     texts: Mapping[str, str]
+    place: str | None = None
 
 
 def run(
@@ -65,6 +68,7 @@ def run(
     plan: Plan,
     defects: Sequence[Defect],
     clean: Checked | None,
+    locator: Locator,
     *,
     name: str,
     setting: str = "",
@@ -79,6 +83,7 @@ def run(
         plan: What is asked.
         defects: What is planted.
         clean: What the clean stack made; None for the clean stack itself.
+        locator: Holds the nodes of an engine that can be looked into.
         name: The trial's name.
         setting: Of a control, the healthy setting that it is in.
         progress: Told of every case.
@@ -93,7 +98,7 @@ def run(
     }
     try:
         with _opened(project, stack, model, plan, defects) as session:
-            checked = check(session, plan, progress)
+            checked = check(session, plan, locator, progress)
     except NoPlaceError as none:
         return Trial(**made, ended="no place", why=str(none)), None
     except DefectError as error:
@@ -101,7 +106,7 @@ def run(
     raised = next((said for said in map(_raised, checked.traces.values()) if said is not None), None)
     if raised is not None:
         return Trial(**made, ended="raised", why=raised), checked
-    changed, chained = ((), ()) if clean is None else differing(clean.traces, checked.traces)
+    changed, chained = ((), ()) if clean is None else differing(clean, checked)
     trial = Trial(
         **made,
         changed=changed,
@@ -134,8 +139,10 @@ def _opened(
         yield session
 
 
-def check(session: Session, plan: Plan, progress: Callable[[str], None] = lambda _: None) -> Checked:
+def check(session: Session, plan: Plan, locator: Locator, progress: Callable[[str], None] = lambda _: None) -> Checked:
     """Check an open stack by a plan."""
+    # First of all, as an engine that is to be looked into is begun anew.
+    place = locator.wrong(session.running, session.goldens)
     traces: dict[str, Trace] = {}
     results: list[StageResult] = []
     for case, golden in session.goldens.items():
@@ -148,18 +155,23 @@ def check(session: Session, plan: Plan, progress: Callable[[str], None] = lambda
         for case, golden in session.goldens.items()
         if case in plan.deep and isinstance(golden.reply, Reply)
     }
-    return Checked(traces, session.verdict(results), texts)
+    verdict = session.verdict(results)
+    if place is not None and not any(is_about_numbers(finding) for finding in verdict.findings):
+        verdict = adding(verdict, place)
+    return Checked(traces, verdict, texts, None if place is None else place.summary)
 
 
-def differing(clean: Mapping[str, Trace], hurt: Mapping[str, Trace]) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+def differing(clean: Checked, hurt: Checked) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
     """Return the stages that made something else, on golden input and in the stack's own path."""
     found: dict[bool, set[Stage]] = {False: set(), True: set()}
-    for case, trace in clean.items():
+    if clean.place != hurt.place:
+        found[False].add(Stage.INFERENCE)
+    for case, trace in clean.traces.items():
         for run_, stage in ((one, stage) for one in trace.runs for stage in Stage):
-            if essence(trace.output(run_, stage)) != essence(hurt[case].output(run_, stage)):
+            if essence(trace.output(run_, stage)) != essence(hurt.traces[case].output(run_, stage)):
                 found[run_.chained].add(stage)
         for run_ in trace.runs:
-            if trace.runs[run_].broke != hurt[case].runs[run_].broke:
+            if trace.runs[run_].broke != hurt.traces[case].runs[run_].broke:
                 found[run_.chained].add(Stage.INFERENCE)
     isolated, chained = (tuple(stage for stage in Stage if stage in found[way]) for way in (False, True))
     return isolated, chained

@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.compare.hunks import common_prefix
-from harness.compare.outcome import Comparison, Difference, Hunk, compare_endings, diverged, equivalent, unobserved
+from harness.compare.outcome import (
+    Comparison,
+    Difference,
+    Hunk,
+    Kind,
+    compare_endings,
+    diverged,
+    equivalent,
+    unobserved,
+)
 from harness.values import Distributions, Ending, Generation, Refusal, Value
 
 FEWEST = 8
@@ -52,7 +61,7 @@ def compare(
     """
     ended = compare_endings(golden, observed)
     if ended is not None:
-        return ended
+        return _refused(ended, observed)
     assert isinstance(golden, Generation)
     assert isinstance(observed, Generation)
     settings = _settings(asked, observed.settings)
@@ -92,6 +101,15 @@ def compare(
     if turns:
         rule += f", near-tie at {turns} position{'s' if turns > 1 else ''}"
     return equivalent(rule, kl=worst, limit=floor.limit)
+
+
+def _refused(ended: Comparison, observed: Generation | Ending | None) -> Comparison:
+    """Say whose it is that ids are refused which the reference takes: a setting's, or the engine's own."""
+    if ended.difference is None or not isinstance(observed, Refusal):
+        return ended
+    asked_wrongly = observed.context or observed.error.startswith("HTTP 4") or observed.error == TypeError.__name__
+    kind: Kind = "integration" if asked_wrongly else "engine"
+    return ended.model_copy(update={"difference": ended.difference.model_copy(update={"kind": kind})})
 
 
 def divergences(golden: Distributions, observed: Distributions) -> NDArray[np.float64]:
