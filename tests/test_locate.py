@@ -102,7 +102,7 @@ def test_every_node_of_every_layer_is_held_against_the_oracle(part, oracle, limi
 
 
 def hurt(running):
-    running.part(Stage.INFERENCE).plant("harness.faults.catalogue.engine:rope_base", watches_nodes=True)
+    running.part(Stage.INFERENCE).plant("harness.faults.catalogue.operators:rope_base", watches_nodes=True)
 
 
 def test_a_finding_about_the_engine_says_where(project, real_stack, smollm):
