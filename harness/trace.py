@@ -123,7 +123,9 @@ class Tracer:
             stages: Those that are run isolated; of the others nothing is then seen.
         """
         self._seconds = {}
-        found = {run: self._observe(run, golden, stages) for run in sorted(runs, key=_ORDER.index)}
+        wanted = tuple(runs)
+        seen = {run: self._observe(run, golden, stages) for run in sorted(wanted, key=_ORDER.index)}
+        found = {run: seen[run] for run in wanted}
         return Trace(
             stack=self._running.stack.name,
             model=self._running.model.name,
