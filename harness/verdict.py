@@ -78,6 +78,7 @@ class Finding(Value):
             `state` or `nondeterminism` (see the module); `nodes` (of an engine whose numbers are within the noise, but
             not those of a node in its network).
         location: Of an engine's wrong numbers, where in the network the first one is.
+        hints: Known defects that give exactly this.
     """
 
     stage: Stage
@@ -88,6 +89,7 @@ class Finding(Value):
     difference: Difference
     evidence: Evidence = "isolated"
     location: str | None = None
+    hints: tuple[str, ...] = ()
 
 
 class StageVerdict(Value):

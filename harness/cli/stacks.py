@@ -76,7 +76,7 @@ def check(
             wanted = bool(outputs.wanted)
             for seen in run_check(place, stack, case or (), model or (), progress, save, keep=wanted):
                 # While the stack is still open: where in the network does it go wrong?
-                checked = _located(place, seen)
+                checked = _explained(place, seen)
                 verdicts.append(checked.verdict)
                 if outputs.wanted:
                     sheets.append(sheet_of_check(checked, command_line()))
@@ -180,14 +180,15 @@ def trace(
         console().print(render_observation(found))
 
 
-def _located(place: Project, seen: Any) -> Any:
-    from harness.stage import Stage
-
-    if all(finding.stage is not Stage.INFERENCE for finding in seen.verdict.findings):
+def _explained(place: Project, seen: Any) -> Any:
+    """Add where an engine's first wrong number is, and what a conviction looks like, as far as that can be asked."""
+    try:
+        from harness.hints import with_hints
+        from harness.locate import Locator
+    except ImportError:
         return seen
-    from harness.locate import Locator
-
-    return replace(seen, verdict=Locator(place).verdict(seen.verdict, seen.running, seen.goldens))
+    verdict = Locator(place).verdict(seen.verdict, seen.running, seen.goldens)
+    return replace(seen, verdict=with_hints(verdict, seen.running, seen.goldens))
 
 
 def _stacks(place: Project, names: Sequence[str]) -> Iterator[Any]:

@@ -114,6 +114,7 @@ def finding_block(finding: Finding, cases: int) -> RenderableType:
     shown: list[RenderableType] = [head, _indented(where)]
     if finding.location is not None:
         shown.append(_indented(visible(finding.location)))
+    shown += [_indented(visible(hint)) for hint in finding.hints]
     if finding.difference.hunks:
         shown.append(_indented(f"case {finding.example}:"))
     shown += [_hunk(hunk) for hunk in finding.difference.hunks[:_HUNKS]]

@@ -97,6 +97,7 @@ def _finding(finding: Finding, cases: int) -> Iterator[str]:
     yield f"In {len(finding.cases)} of {_number(cases, 'case')}: {named}{more}"
     if finding.location is not None:
         yield code(finding.location)
+    yield from (code(hint) for hint in finding.hints)
     if finding.difference.hunks:
         yield f"How, in {code(finding.example)}:"
         yield fence(diff_lines(finding.difference, _PLACES), "diff")

@@ -65,6 +65,23 @@ def reply_of(answer: Json | Sequence[Json]) -> Reply:
         raise StageFailedError(Failure(reason="broken", message=f"no chat completion ({what})")) from error
 
 
+def answer_of(reply: Reply) -> Json | list[Json]:
+    """Return the response, or the chunks of a stream, that a reply is; the opposite of `reply_of`."""
+    if reply.deltas is not None:
+        ends: list[str | None] = [*[None] * (len(reply.deltas) - 1), reply.finish_reason]
+        return [
+            {"choices": [{"index": 0, "delta": dict(delta), "finish_reason": end}]}
+            for delta, end in zip(reply.deltas, ends, strict=True)
+        ]
+    message: Json = {"role": "assistant", "content": reply.content}
+    if reply.reasoning is not None:
+        message["reasoning_content"] = reply.reasoning
+    if reply.tool_calls is not None:
+        message["tool_calls"] = list(reply.tool_calls)
+    usage = None if reply.usage is None else reply.usage.model_dump()
+    return {"choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason}], "usage": usage}
+
+
 def _whole(answer: Json) -> Reply:
     choice = answer["choices"][0]
     message = choice["message"]

@@ -14,7 +14,7 @@ from harness.faults.defect import Defect, Place
 from harness.faults.places import Generated, Tokenizing
 from harness.stage import Component, StageUnobservedError
 from harness.values import Case, CaseOptions, Generation, Json, Observation, Prompt, Reply, Request, Tokens
-from harness.wire.chat import reply_of
+from harness.wire.chat import answer_of, reply_of
 
 
 def planted_in_the_caller(part: Component, defect: Defect) -> Component:
@@ -100,28 +100,11 @@ class _Answer(_Stagewise):
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
         reply: Reply = self._part.reply(generation, tokens, request, stream=stream)
         body = {"tools": request.tools, **request.settings}
-        return reply_of(self._edit(_answer_of(reply), Generated(pieces=(), body=body)))
+        return reply_of(self._edit(answer_of(reply), Generated(pieces=(), body=body)))
 
 
 def _tuples(given: Json) -> Json:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-
-
-def _answer_of(reply: Reply) -> Json | list[Json]:
-    """Return a reply in OpenAI's form."""
-    if reply.deltas is not None:
-        ends: list[str | None] = [*[None] * (len(reply.deltas) - 1), reply.finish_reason]
-        return [
-            {"choices": [{"index": 0, "delta": dict(delta), "finish_reason": end}]}
-            for delta, end in zip(reply.deltas, ends, strict=True)
-        ]
-    message: Json = {"role": "assistant", "content": reply.content}
-    if reply.reasoning is not None:
-        message["reasoning_content"] = reply.reasoning
-    if reply.tool_calls is not None:
-        message["tool_calls"] = list(reply.tool_calls)
-    usage = None if reply.usage is None else reply.usage.model_dump()
-    return {"choices": [{"index": 0, "message": message, "finish_reason": reply.finish_reason}], "usage": usage}
 
 
 _WRAPPERS: Mapping[Place, Callable[[Any, Callable[..., Any]], _Around]] = {
