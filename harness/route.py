@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from harness.stage import Caller, Served, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, Failure, Observation, Refusal
 from harness.wire.api import refusal
-from harness.wire.chat import request_of
+from harness.wire.chat import reply_of, request_of
 from harness.wire.proxy import Exchange, RecordingProxy
 
 
@@ -69,6 +70,10 @@ class ServedRoute:
             # A client may take a stream that breaks off for one that ended.
             broke = self._said(exchange) or ended
             found |= {} if broke is None else {"broke": broke}
+        answer = exchange.answer()
+        if answer is not None:
+            with contextlib.suppress(StageFailedError):
+                found["answered"] = reply_of(answer)
         shown = self._seen(case, exchange)
         return shown.model_copy(update=found)
 

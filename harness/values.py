@@ -413,6 +413,7 @@ class Observation(Value):
 
     Attributes:
         broke: How a call of the whole path ended, where nobody can say in which stage.
+        answered: What the server answered, where a client of its own stands between it and the caller.
     """
 
     request: Request | Ending | None = None
@@ -421,6 +422,7 @@ class Observation(Value):
     generation: Generation | Ending | None = None
     reply: Reply | Ending | None = None
     broke: Failure | Refusal | None = None
+    answered: Reply | None = None
 
 
 def shown(pieces: Sequence[bytes]) -> tuple[str, ...]:

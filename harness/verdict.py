@@ -4,6 +4,7 @@
 2. A stage that diverges only on what its own stack fed it inherits.
 3. A stage that is clean isolated, was fed golden input in the chained run and diverges all the same is run again: what
    then varies is nondeterminism, what stays is state. Nothing else is convicted, and what was not seen is not cleared.
+4. Where the server's answer is right and what its client hands on is not, the client is at fault.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class StageResult(Value):
         follows: Of one that inherits, the stage whose output it got.
         unexplained: Of one that is unexplained, the difference and the run it was seen in.
         streamed_only: Of one that is unexplained, that it was so only in the run with a stream.
+        received: Of a client that is unexplained, that it is so of what it makes of the server's answer.
     """
 
     stage: Stage
@@ -59,9 +61,10 @@ class StageResult(Value):
     follows: Stage | None = None
     unexplained: tuple[Run, Difference] | None = None
     streamed_only: bool = False
+    received: bool = False
 
 
-Evidence = Literal["isolated", "stream", "state", "nondeterminism", "nodes"]
+Evidence = Literal["isolated", "received", "stream", "state", "nondeterminism", "nodes"]
 
 
 class Finding(Value):
@@ -74,9 +77,9 @@ class Finding(Value):
         cases: Every case that shows it.
         example: The case shown: the largest difference, or else the one with the least to read.
         difference: How the example differs.
-        evidence: `isolated` (fed with golden input); of what shows only in the chain `stream` (only when streamed),
-            `state` or `nondeterminism` (see the module); `nodes` (of an engine whose numbers are within the noise, but
-            not those of a node in its network).
+        evidence: `isolated` (fed with golden input); of what shows only in the chain `received` (a client's answer is
+            not the server's), `stream` (only when streamed), `state` or `nondeterminism` (see the module); `nodes` (of
+            an engine whose numbers are within the noise, but not those of a node in its network).
         location: Of an engine's wrong numbers, where in the network the first one is.
         hints: Known defects that give exactly this.
     """
@@ -201,7 +204,11 @@ class Judge:
                     continue
                 return
             update: dict[str, object] = {"chained": _worse(result, Chained.CONSISTENT)}
-            if comparison.outcome.bad and not result.isolated.outcome.bad:
+            if stage is Stage.POSTPROCESS and comparison.outcome.bad and self._answered_right(golden, trace, run):
+                assert comparison.difference is not None
+                found = _unexplained(results[Stage.CLIENT], run, comparison.difference)
+                results[Stage.CLIENT] = results[Stage.CLIENT].model_copy(update={**found, "received": True})
+            elif comparison.outcome.bad and not result.isolated.outcome.bad:
                 assert comparison.difference is not None
                 update = _unexplained(result, run, comparison.difference)
             results[stage] = result.model_copy(update=update)
@@ -221,14 +228,24 @@ class Judge:
     def _chained_stage(self, stage: Stage, golden: Golden, trace: Trace, run: Run) -> tuple[Comparison, bool]:
         """Return how a stage of a chained run compares, and whether what it hands on is the golden's."""
         observed = trace.output(run, stage)
-        if stage is Stage.POSTPROCESS and run in trace.replays:
-            return self._against_replay(observed, trace.replays[run]), True
+        if stage is Stage.POSTPROCESS:
+            return self._reply(golden, trace, run, observed), True
         comparison = self.compare(stage, golden, observed)
         if isinstance(observed, Prompt) and isinstance(golden.prompt, Prompt):
             return comparison, observed.text == golden.prompt.text
         if isinstance(observed, Tokens) and golden.tokens is not None:
             return comparison, observed.ids == golden.tokens.ids
         return comparison, True
+
+    def _answered_right(self, golden: Golden, trace: Trace, run: Run) -> bool:
+        """Return whether the server's own answer is known and not bad."""
+        answered = trace.runs[run].answered
+        return answered is not None and not self._reply(golden, trace, run, answered).outcome.bad
+
+    def _reply(self, golden: Golden, trace: Trace, run: Run, observed: object) -> Comparison:
+        if run in trace.replays:
+            return self._against_replay(observed, trace.replays[run])
+        return self.compare(Stage.POSTPROCESS, golden, observed)
 
     def _against_replay(self, observed: object, replay: object) -> Comparison:
         """The sampler left the golden's ids within the noise: the same ids must give the same reply again."""
@@ -363,9 +380,9 @@ def _findings(
     for group in _grouped([(r, r.isolated.difference) for r in isolated if r.isolated.difference]):
         yield _finding(stage, group, "isolated")
     unexplained = [r for r in results if r.stage is stage and r.unexplained is not None]
-    explained: list[tuple[StageResult, Evidence]] = [(r, explain(r)) for r in unexplained]
+    explained: list[tuple[StageResult, Evidence]] = [(r, "received" if r.received else explain(r)) for r in unexplained]
     explained = [(r, "stream" if why == "state" and r.streamed_only else why) for r, why in explained]
-    evidences: tuple[Evidence, ...] = ("stream", "state", "nondeterminism")
+    evidences: tuple[Evidence, ...] = ("received", "stream", "state", "nondeterminism")
     for evidence in evidences:
         pairs = [(r, r.unexplained[1]) for r, why in explained if why == evidence and r.unexplained]
         for group in _grouped(pairs):
@@ -390,7 +407,9 @@ def _finding(
 ) -> Finding:
     result, difference = min(group, key=lambda pair: (-pair[1].size, _length(pair[1])))
     summary, kind = difference.summary, difference.kind
-    if evidence == "stream":
+    if evidence == "received":
+        summary = f"{summary}, in what it makes of the server's answer"
+    elif evidence == "stream":
         summary = f"{summary}; only when streamed"
     elif evidence != "isolated":
         rests = "rests on state that earlier calls left" if evidence == "state" else "varies from run to run"

@@ -367,9 +367,14 @@ def _end_what_was_started(over: threading.Event) -> None:
         os.killpg(0, signal.SIGKILL)
 
 
+def imported(target: str) -> Any:
+    """Return what a name like `package.module:function` means."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _make(target: str, init: Mapping[str, Any]) -> Any:
-    module, _, factory = target.partition(":")
-    return getattr(importlib.import_module(module), factory)(**init)
+    return imported(target)(**init)
 
 
 def _describe(error: Exception) -> dict[str, str]:

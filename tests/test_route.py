@@ -76,6 +76,7 @@ def test_a_healthy_call_shows_what_left_the_client_and_what_the_caller_got(clien
     assert fake.asked[0].body["added"] is True
     assert (seen.prompt.text, seen.broke) == ("seen", None)
     assert (seen.reply.content, seen.reply.finish_reason) == ("Hi!", "stop")
+    assert (seen.answered.content, seen.answered.finish_reason) == ("Hi!", "stop")
     assert part.answers == [list(GOOD) if stream else completion()]
 
 

@@ -430,7 +430,7 @@ def test_every_run_says_what_it_is():
 
 def test_every_stage_has_its_field_in_an_observation():
     assert [FIELDS[stage] for stage in Stage] == ["request", "prompt", "tokens", "generation", "reply"]
-    assert set(Observation.model_fields) == {*FIELDS.values(), "broke"}
+    assert set(Observation.model_fields) == {*FIELDS.values(), "broke", "answered"}
 
 
 def test_an_output_of_a_run_that_was_not_made_is_none():

@@ -346,6 +346,27 @@ def test_the_explanation_is_told(why, words):
     assert statuses(found) == all_but("cleared", inference="convicted", postprocess="inherits")
 
 
+# What a client makes of an answer
+
+RIGHT_REPLY = GREETING.reply.model_copy(update={"policies": {}, "withheld": 0})
+
+
+def test_where_the_server_answers_right_and_the_caller_gets_another_reply_the_client_is_at_fault():
+    lost = observed(GREETING, reply=WRONG_REPLY, answered=RIGHT_REPLY)
+    found = verdict((GREETING, trace(GREETING, {Run.CHAINED: lost})))
+    (finding,) = found.findings
+    assert (finding.stage, finding.kind, finding.evidence) == (Stage.CLIENT, "integration", "received")
+    assert finding.summary.endswith(", in what it makes of the server's answer")
+    assert statuses(found) == all_but("cleared", client="convicted")
+
+
+def test_where_the_server_answers_wrong_already_the_client_is_not_at_fault():
+    wrong = observed(GREETING, reply=WRONG_REPLY, answered=WRONG_REPLY)
+    found = verdict((GREETING, trace(GREETING, {Run.CHAINED: wrong})), explain=lambda _: "state")
+    (finding,) = found.findings
+    assert (finding.stage, finding.evidence) == (Stage.POSTPROCESS, "state")
+
+
 STREAM_ONLY = trace(GREETING, {Run.CHAINED_STREAM: observed(GREETING, generation=WRONG_NUMBERS)})
 
 
@@ -624,6 +645,13 @@ def test_a_near_tie_in_the_stream_is_held_against_the_streamed_replay():
 def test_a_near_tie_that_cannot_be_replayed_says_nothing_of_the_chain():
     found = verdict((TIE, tied(WRONG_REPLY, HIDDEN, streamed(OTHER_REPLY))))
     assert found.status == "clean"
+
+
+def test_a_client_is_held_against_the_replay_where_the_ids_are_others():
+    found = tied(WRONG_REPLY, OTHER_REPLY)
+    run = found.runs[Run.CHAINED].model_copy(update={"answered": OTHER_REPLY})
+    (finding,) = verdict((TIE, found.model_copy(update={"runs": {**found.runs, Run.CHAINED: run}}))).findings
+    assert (finding.stage, finding.evidence) == (Stage.CLIENT, "received")
 
 
 def test_a_postprocess_stage_that_dies_of_the_stacks_own_ids_is_not_clean():

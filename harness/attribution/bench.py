@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.attribution.plan import plan_of
-from harness.attribution.results import Setup, Trial, append, load_setup, save_setup, trials_in
-from harness.attribution.trial import Checked, Plan, differing, run
+from harness.attribution.results import Conviction, Setup, Trial, append, load_setup, save_setup, trials_in
+from harness.attribution.trial import Checked, Plan, convictions_of, differing, run
 from harness.errors import UserError
 from harness.faults.catalogue import catalogue, defects_in
 from harness.faults.defect import Defect
@@ -191,15 +191,15 @@ def _trials(bench: Bench, jobs: Sequence[Job], parallel: int) -> Iterator[Trial]
 def do(bench: Bench, job: Job) -> Trial:
     """Do one trial, in the process that this is called in."""
     project = Project(bench.root)
-    plan = bench.plans[job.model]
     stack, model = _stack(bench, job.setting), resolve_model(project, job.model)
     known = known_defects(bench.file)
     defects = [known[one] for one in job.defects]
-    clean = _clean(bench.root, bench.stack, bench.parallel, job.model, plan)
+    locator = _locator(bench.root)
+    clean, plan, left_out = _clean(bench.root, bench.stack, bench.parallel, job.model, bench.plans[job.model])
     # In another healthy setting other bits are no effect of anything.
     held = None if job.setting else clean
-    locator = _locator(bench.root)
     trial, _ = run(project, stack, model, plan, defects, held, locator, name=job.name, setting=job.setting)
+    trial = trial.model_copy(update={"left_out": left_out})
     if job.trusted:
         return trial
     _, after = run(project, _stack(bench, ""), model, plan, (), None, locator, name=job.name)
@@ -213,15 +213,24 @@ def do(bench: Bench, job: Job) -> Trial:
 
 
 @lru_cache(maxsize=8)
-def _clean(root: Path, stack: str, parallel: bool, name: str, plan: Plan) -> Checked:
-    """Return what the clean stack makes; once a process."""
+def _clean(
+    root: Path, stack: str, parallel: bool, name: str, plan: Plan
+) -> tuple[Checked, Plan, tuple[Conviction, ...]]:
+    """Return what the clean stack makes, the plan without the cases that convict it, and of what; once a process."""
     project = Project(root)
     bench = Bench(root, stack, {name: plan}, parallel=parallel)
     _, checked = run(
         project, _stack(bench, ""), resolve_model(project, name), plan, (), None, name="clean", locator=_locator(root)
     )
     assert checked is not None
-    return checked
+    left_out = convictions_of(checked.verdict)
+    if not left_out:
+        return checked, plan, ()
+    wrong = {case for one in left_out for case in one.cases}
+    shallow, deep = (tuple(case for case in cases if case not in wrong) for cases in (plan.shallow, plan.deep))
+    traces = {case: trace for case, trace in checked.traces.items() if case not in wrong}
+    texts = {case: text for case, text in checked.texts.items() if case not in wrong}
+    return Checked(traces, checked.verdict, texts, checked.place), Plan(shallow, deep), left_out
 
 
 @lru_cache(maxsize=1)

@@ -61,6 +61,8 @@ class Trial(Value):
         by_stage: Of each stage convicted on golden input, the cases that showed it.
         answers: The cases whose answer was not the golden's text, while the clean stack's was.
         comparisons: How many stages of cases were compared.
+        left_out: What the clean stack is convicted of itself. The cases that show it can tell nothing of a defect, and
+            are not asked.
         seconds: What it took.
     """
 
@@ -79,6 +81,7 @@ class Trial(Value):
     by_stage: dict[Stage, tuple[str, ...]] = Field(default_factory=dict)
     answers: tuple[str, ...] = ()
     comparisons: int = 0
+    left_out: tuple[Conviction, ...] = ()
     seconds: float = 0.0
 
     @property

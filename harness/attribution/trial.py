@@ -113,10 +113,7 @@ def run(
         chained=chained,
         status=checked.verdict.status,
         line=checked.verdict.line,
-        convictions=tuple(
-            Conviction(stage=f.stage, kind=f.kind, summary=f.summary, evidence=f.evidence, cases=f.cases)
-            for f in checked.verdict.findings
-        ),
+        convictions=convictions_of(checked.verdict),
         by_stage=_by_stage(checked.verdict.results),
         answers=() if clean is None else _other_answers(clean, checked),
         comparisons=sum(one.isolated.outcome is not Outcome.UNOBSERVED for one in checked.verdict.results),
@@ -137,6 +134,14 @@ def _opened(
         ) as session,
     ):
         yield session
+
+
+def convictions_of(verdict: Verdict) -> tuple[Conviction, ...]:
+    """Return the findings of a verdict, as far as they are counted."""
+    return tuple(
+        Conviction(stage=f.stage, kind=f.kind, summary=f.summary, evidence=f.evidence, cases=f.cases)
+        for f in verdict.findings
+    )
 
 
 def check(session: Session, plan: Plan, locator: Locator, progress: Callable[[str], None] = lambda _: None) -> Checked:
@@ -178,7 +183,10 @@ def differing(clean: Checked, hurt: Checked) -> tuple[tuple[Stage, ...], tuple[S
 
 
 def essence(value: object) -> object:
-    """Return what of a stage's output two runs of one healthy stack have in common: no clock, no text for a reader."""
+    """Return what of a stage's output two runs of one healthy stack have in common.
+
+    That is no clock, no text for a reader, and of a call's id, which is drawn anew, which one it is and how long.
+    """
     if isinstance(value, Prompt):
         return value.text, value.stop
     if isinstance(value, Tokens):
@@ -186,17 +194,33 @@ def essence(value: object) -> object:
     if isinstance(value, Generation):
         numbers = None if value.distributions is None else value.distributions.logprobs.tobytes()
         return value.ids, value.chosen, value.finish, value.digests or numbers, value.settings
+    if isinstance(value, Reply):
+        return _with_named_calls(value.model_dump(), {})
     if isinstance(value, Failure):
         return value.reason, value.signal, value.status
     return value.model_dump() if isinstance(value, Value) else value
+
+
+def _with_named_calls(value: Any, known: dict[str, str]) -> Any:
+    """Return a reply's fields, each call's id as its number among those met before it."""
+    if isinstance(value, dict):
+        found = {name: _with_named_calls(one, known) for name, one in value.items()}
+        own = value.get("id")
+        if isinstance(own, str) and own:
+            found["id"] = known.setdefault(own, f"{len(known)}, of {len(own)} characters")
+        return found
+    return [_with_named_calls(one, known) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _raised(trace: Trace) -> str | None:
     """Return what a defect's own function raised in the part's process, if it did."""
     for observation in trace.runs.values():
         for ended in (observation.broke, *(getattr(observation, field) for field in FIELDS.values())):
-            if isinstance(ended, Refusal) and ended.error == _DEFECT:
-                return ended.message
+            if isinstance(ended, Refusal):
+                # A server says it in words of its own.
+                said = f"{ended.error}: {ended.message}".partition(f"{_DEFECT}: ")[2]
+                if said:
+                    return said
             if isinstance(ended, Failure) and _DEFECT in (ended.message or ""):
                 return str(ended.message)
     return None

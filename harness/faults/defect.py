@@ -37,6 +37,8 @@ class Place(StrEnum):
 
     BODY = "body"
     """The request body of the client's program: `(body: dict) -> dict`."""
+    RECEIVED = "received"
+    """What the client's program gets, where it calls a server: `(reply: dict) -> dict` of a `Reply`'s fields."""
     REQUEST = "request"
     """What the template is given: `(given: dict) -> dict` of `messages`, `tools`, `tool_choice`."""
     SOURCE = "source"
@@ -59,6 +61,7 @@ class Place(StrEnum):
 
 _STAGES: Mapping[Place, Stage] = {
     Place.BODY: Stage.CLIENT,
+    Place.RECEIVED: Stage.CLIENT,
     Place.REQUEST: Stage.TEMPLATE,
     Place.SOURCE: Stage.TEMPLATE,
     Place.ENVIRONMENT: Stage.TEMPLATE,

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from llama_cpp import llama_cpp as low_level
 from harness.components.llama_cpp_python._library import library_digest, type_name, with_type_ids
 from harness.ggml import Nodes
 from harness.llama_log import log_warnings
+from harness.worker import imported
 
 _FORMATTER = "chat_formatter"
 _PLAIN = (bool, int, float, str, list, dict)
@@ -100,7 +100,7 @@ class TappedLlama:
         watch: bool = False,
     ) -> None:
         log_warnings()
-        hooks = [(_imported(hook), dict(keywords)) for hook, keywords in plants]
+        hooks = [(imported(hook), dict(keywords)) for hook, keywords in plants]
         self.nodes = Nodes()
         watchers = [keywords.pop("watches_nodes", False) for _, keywords in hooks]
         if watch or any(watchers):
@@ -344,12 +344,6 @@ class TappedLlama:
             return parameters
 
         low_level.llama_context_default_params = with_callback
-
-
-def _imported(hook: str) -> Callable[..., None]:
-    module, _, function = hook.partition(":")
-    found: Callable[..., None] = getattr(importlib.import_module(module), function)
-    return found
 
 
 def _plain_settings(arguments: Mapping[str, Any], added: Sequence[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from harness.components.llama_server._read import (
     verbose_of,
 )
 from harness.components.llama_server._running import Running
+from harness.errors import UserError
 from harness.forcing import Position, force
 from harness.probes.fingerprint import SAME_SERVER, Fingerprint, same
 from harness.probes.replay import ReplayModel
@@ -73,7 +74,7 @@ class LlamaServer:
     parser: ClassVar[str] = "harness.components.llama_server.parser:LlamaServerParser"
     variations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as configured": {},
-        "1 thread": {"parameters": {"cpuparams.n_threads": 1}},
+        "1 thread": {"parameters": {"cpuparams.n_threads": 1, "cpuparams_batch.n_threads": 1}},
         "n_batch 32": {"parameters": {"n_batch": 32}},
     }
     """Settings under which the engine is as healthy as under any other."""
@@ -83,7 +84,8 @@ class LlamaServer:
         # The probes are made around the file that is served.
         self._model = model.model_copy(update={"path": self._options.file or model.path})
         self._folder = tempfile.TemporaryDirectory(prefix="harness-")
-        self._main = Running(model, self._options)
+        self._plants: list[tuple[str, Mapping[str, Any]]] = []
+        self._main = Running(self._model, self._options)
         self._replay: tuple[Running, ReplayModel] | None = None
         self._fingerprint: Running | None = None
         self._proofs: dict[str, Tokens | Unobserved] = {}
@@ -92,12 +94,7 @@ class LlamaServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._main.close()
-        if self._replay is not None:
-            self._replay[0].close()
-            self._replay[1].__exit__(kind, error, tb)
-        if self._fingerprint is not None:
-            self._fingerprint.close()
+        self._close()
         self._folder.cleanup()
 
     def identity(self) -> Mapping[str, str]:
@@ -115,6 +112,40 @@ class LlamaServer:
         given = self._options.parameters
         cache = f"{given.get('cache_type_k', 'f16')}/{given.get('cache_type_v', 'f16')}"
         return f"cache {cache}, flash attention {given.get('flash_attn_type', 'auto')}"
+
+    def plant(self, hook: str, **keywords: Any) -> None:
+        """Plant a defect: `hook` (`module:function`) is called in new children with what each serves and the keywords.
+
+        Every server gets it, the probes' too: they are the same code around other weights.
+
+        Raises:
+            UserError: the server runs elsewhere.
+        """
+        if self._options.url is not None:
+            raise UserError("nothing can be planted in a server that runs already", "name a binary instead of its url")
+        self._plants.append((hook, keywords))
+        self._restart()
+
+    def unplant(self) -> None:
+        """Remove every planted defect; the next call starts clean servers."""
+        self._plants.clear()
+        self._restart()
+
+    def _restart(self) -> None:
+        self._close()
+        self._main = Running(self._model, self._options, plants=self._plants)
+        self._replay = self._fingerprint = None
+        self._proofs.clear()
+        for name in ("_bos_text", "_prints_bos"):
+            self.__dict__.pop(name, None)
+
+    def _close(self) -> None:
+        self._main.close()
+        if self._replay is not None:
+            self._replay[0].close()
+            self._replay[1].__exit__(None, None, None)
+        if self._fingerprint is not None:
+            self._fingerprint.close()
 
     # The stages, one by one
 
@@ -311,14 +342,14 @@ class LlamaServer:
             # A file that the server does not load is no file to make a probe of.
             self._main.url()
             model = ReplayModel(self._model, Path(self._folder.name) / "replay.gguf", self._options.n_ctx)
-            self._replay = Running(self._model, self._options, model.path), model
+            self._replay = Running(self._model, self._options, model.path, self._plants), model
         return self._replay
 
     def _fingerprinting(self) -> Running:
         if self._fingerprint is None:
             path = Path(self._folder.name) / "fingerprint.gguf"
             Fingerprint(self._model, self._options.n_ctx).write(path)
-            self._fingerprint = Running(self._model, self._options, path)
+            self._fingerprint = Running(self._model, self._options, path, self._plants)
         return self._fingerprint
 
     def _need_probes(self) -> None:

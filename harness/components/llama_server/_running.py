@@ -23,18 +23,25 @@ class Running:
         model: The model; its template is served too.
         options: How the server is started.
         file: A GGUF to serve instead of the model's: a probe.
+        plants: Defects in a server of ours, as `(module:function, keywords)`.
 
     Raises:
         MissingPackageError: the package that carries the server is not installed.
     """
 
-    def __init__(self, model: ModelRef, options: Options, file: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelRef,
+        options: Options,
+        file: Path | None = None,
+        plants: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    ) -> None:
         self._model = model
         self._options = options
         self._own: Server | None = None
         self._other: Api | None = None
         if options.url is None:
-            self._own = Server(_worker(model, options, file or options.file or model.path), options.seconds)
+            self._own = Server(_worker(model, options, file or options.file or model.path, plants), options.seconds)
 
     def close(self) -> None:
         """End the server, if it is ours."""
@@ -100,8 +107,8 @@ class Running:
         return self._other
 
 
-def _worker(model: ModelRef, options: Options, file: Path) -> Worker:
-    init: Json = {"file": str(file), "chat_template": model.chat_template, "n_ctx": options.n_ctx}
+def _worker(model: ModelRef, options: Options, file: Path, plants: Sequence[tuple[str, Mapping[str, Any]]]) -> Worker:
+    init: Json = {"file": str(file), "chat_template": model.chat_template, "n_ctx": options.n_ctx, "plants": plants}
     if options.binary is not None:
         init |= {"binary": options.binary, "arguments": options.arguments, "seconds": options.seconds}
         target = "Program"

@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from harness.worker import imported
+
 _EVERYTHING = 10
 _POLL = 0.05
 
@@ -27,9 +29,17 @@ class Package:
         chat_template: A template that replaces the file's own.
         n_ctx: The context, in tokens.
         parameters: Attributes of `xllamacpp.CommonParams`, nested ones with dots.
+        plants: Defects to plant once it runs, as `(module:function, keywords)`.
     """
 
-    def __init__(self, file: str, chat_template: str | None, n_ctx: int, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        file: str,
+        chat_template: str | None,
+        n_ctx: int,
+        parameters: Mapping[str, Any],
+        plants: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    ) -> None:
         import xllamacpp
 
         settings = xllamacpp.CommonParams()
@@ -44,7 +54,9 @@ class Package:
             settings.chat_template = chat_template
         for name, value in parameters.items():
             _set(settings, name, value)
+        self.file = file
         self._server = xllamacpp.Server(settings)
+        _plant(self, plants)
 
     def url(self) -> str:
         """Return where the server listens."""
@@ -65,13 +77,21 @@ class Program:
         n_ctx: The context, in tokens.
         arguments: Further arguments.
         seconds: How long its start may take.
+        plants: Defects to plant once it runs, as `(module:function, keywords)`.
 
     Raises:
         OSError: it does not start.
     """
 
     def __init__(
-        self, binary: str, file: str, chat_template: str | None, n_ctx: int, arguments: Sequence[str], seconds: float
+        self,
+        binary: str,
+        file: str,
+        chat_template: str | None,
+        n_ctx: int,
+        arguments: Sequence[str],
+        seconds: float,
+        plants: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
         port = _free_port()
         command = [binary, "--model", file, "--host", "127.0.0.1", "--port", str(port), "--ctx-size", str(n_ctx)]
@@ -80,8 +100,10 @@ class Program:
             command += ["--chat-template", chat_template]
         self._url = f"http://127.0.0.1:{port}"
         self._binary = binary
+        self.file = file
         self._process = subprocess.Popen([*command, *arguments], stdin=subprocess.DEVNULL)
         self._await(time.monotonic() + seconds)
+        _plant(self, plants)
 
     def url(self) -> str:
         """Return where the server listens.
@@ -111,6 +133,11 @@ class Program:
         status = self._process.poll()
         if status is not None:
             raise OSError(f"{self._binary} ended with status {status}")
+
+
+def _plant(served: Package | Program, plants: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    for hook, keywords in plants:
+        imported(hook)(served, **keywords)
 
 
 def _set(settings: Any, name: str, value: Any) -> None:

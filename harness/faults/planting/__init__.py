@@ -12,8 +12,8 @@ from harness.errors import UserError
 from harness.faults.defect import Defect, Place
 from harness.faults.planting.anywhere import planted_in_the_caller
 from harness.model_file import read_metadata
-from harness.stack import RunningStack, Stack
-from harness.stage import Component, Stage
+from harness.stack import RunningStack, Stack, load_component
+from harness.stage import Caller, Component, Stage
 from harness.values import ModelRef
 
 _IN_CHILD = {
@@ -65,6 +65,8 @@ def plant(stack: Stack, model: ModelRef, defects: Sequence[Defect]) -> Iterator[
             function = one.planting()
             if one.place in _NOT_THERE.get(component, ()):
                 raise NoPlaceError(f"{component} shows no place {one.place.value!r}")
+            if one.place is Place.RECEIVED and not issubclass(load_component(component), Caller):
+                raise NoPlaceError(f"{component} is no client of a server")
             if one.place is Place.SOURCE:
                 model = model.model_copy(update={"chat_template": function(template_of(model))})
             elif one.place is Place.OPTIONS:
@@ -110,7 +112,7 @@ def _prepare(running: RunningStack, defects: Sequence[Defect]) -> None:
             place=one.place.value,
             function=one.hook,
             arguments=dict(one.arguments),
-            watches_nodes=one.watches_nodes,
+            **({"watches_nodes": True} if one.watches_nodes else {}),
         )
 
 

@@ -54,6 +54,14 @@ class _Call(_Body):
         return cast("Reply", self._part.call(self._case(case), url, stream=stream))
 
 
+class _Received(_Around):
+    """A client's program that gets another reply than its library made."""
+
+    def call(self, case: Case, url: str, *, stream: bool) -> Reply:
+        reply: Reply = self._part.call(case, url, stream=stream)
+        return Reply.model_validate(self._edit(reply.model_dump()))
+
+
 class _Chat(_Body):
     """One that is the whole stack."""
 
@@ -108,6 +116,7 @@ def _tuples(given: Json) -> Json:
 
 
 _WRAPPERS: Mapping[Place, Callable[[Any, Callable[..., Any]], _Around]] = {
+    Place.RECEIVED: _Received,
     Place.REQUEST: _Request,
     Place.PROMPT: _Prompt,
     Place.IDS: _Ids,
