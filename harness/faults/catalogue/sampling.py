@@ -102,6 +102,54 @@ def seed_ignored(engine: Any) -> None:
     engine.llm._init_sampler = build
 
 
+@defect(
+    "eng-temp0",
+    stage=Stage.INFERENCE,
+    kind="engine",
+    component=_COMPONENT,
+    sentence="At temperature 0 the chain has no greedy sampler but draws from the distribution.",
+    references=("abetlen/llama-cpp-python#878", "ggml-org/llama.cpp#9897"),
+)
+def drawn_at_zero(engine: Any) -> None:
+    """Build the chain for temperature 0 with `dist` alone, which is what a negative one asks the binding for."""
+    real = engine.llm._init_sampler
+    engine.llm._init_sampler = lambda **asked: real(**{**asked, **({"temp": -1.0} if asked.get("temp") == 0 else {})})
+
+
+@defect(
+    "eng-temp0-penalised",
+    stage=Stage.INFERENCE,
+    kind="engine",
+    component=_COMPONENT,
+    penalty="repeat_penalty",
+    value=1.1,
+    sentence="Right before the greedy choice llama.cpp applies a repeat penalty of 1.1.",
+    references=("abetlen/llama-cpp-python#878",),
+)
+@defect(
+    "smp-hidden-presence-penalty",
+    stage=Stage.INFERENCE,
+    kind="engine",
+    component=_COMPONENT,
+    penalty="presence_penalty",
+    value=4.0,
+    sentence="llama.cpp's chain has a presence penalty of 4 that it was not told.",
+)
+@defect(
+    "smp-hidden-frequency-penalty",
+    stage=Stage.INFERENCE,
+    kind="engine",
+    component=_COMPONENT,
+    penalty="frequency_penalty",
+    value=4.0,
+    sentence="llama.cpp's chain has a frequency penalty of 4 that it was not told.",
+)
+def hidden_penalty(engine: Any, penalty: str, value: float) -> None:
+    """Build every chain of samplers with a penalty."""
+    real = engine.llm._init_sampler
+    engine.llm._init_sampler = lambda **asked: real(**{**asked, penalty: value})
+
+
 def _before_sampling(engine: Any, edit: Callable[[np.ndarray[Any, Any]], Any]) -> None:
     """Edit the row of logits that the next choice is made from."""
     from llama_cpp import llama_cpp as low_level
