@@ -71,6 +71,7 @@ def open_session(
     cases: Sequence[str] = (),
     wrap: Callable[[str, Component], Component] = lambda _, part: part,
     prepare: Callable[[RunningStack], None] = lambda _: None,
+    around: ModelRef | None = None,
 ) -> Iterator[Session]:
     """Open a stack around a model, with the goldens of the cases wanted.
 
@@ -81,6 +82,7 @@ def open_session(
         cases: Names; empty means all that the model is asked.
         wrap: Stands between a component and those who call it; see `open_stack`.
         prepare: Does something with the open stack before it is asked anything.
+        around: What the stack is opened around, where that is not the model that the goldens were made of.
 
     Raises:
         UserError: a case does not exist, or a golden is missing or not this model's.
@@ -91,7 +93,7 @@ def open_session(
         raise UserError(f"none of the cases {', '.join(cases)} is asked of model {model.name!r}")
     goldens = {case.name: load_golden(project, model, case, provenance) for case in asked}
     policies = {(policy.stage, policy.rule): policy.reason for policy in stack.policies}
-    with open_stack(stack, model, wrap) as running:
+    with open_stack(stack, around or model, wrap) as running:
         prepare(running)
         yield Session(running, goldens, Judge(policies, floor_of(project, running)))
 

@@ -129,8 +129,9 @@ def _opened(
     cases = tuple(dict.fromkeys((*plan.shallow, *plan.deep)))
     with (
         plant(stack, model, defects) as planted,
+        # The goldens are those of the healthy model, whatever was planted in its file or template.
         open_session(
-            project, planted.stack, planted.model, cases, wrap=planted.wrap, prepare=planted.prepare
+            project, planted.stack, model, cases, planted.wrap, planted.prepare, around=planted.model
         ) as session,
     ):
         yield session

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 _NO_CASE = "no case asks for it"
 _POLICY = "the stack does so by design, as a declared policy, so planting it changes nothing"
 
-NOT_PLANTED: Mapping[str, str] = {
+NOT_PLANTED: Final[Mapping[str, str]] = {
+    "cli-wrong-endpoint": "a stack has its chat route only; such a client's text is planted as cli-messages-flattened",
     "tok-special-token-injection": f"control tokens in a message's text are read as such: {_POLICY}",
     "tok-parse-special-injection": f"control tokens in a message's text are read as such: {_POLICY}",
     "tok-swap-test": "no defect: it says how one is found",
