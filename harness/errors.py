@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -21,6 +22,16 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to another process: those of a subclass are not made of these two."""
+        return _again, (type(self), self.message, self.remedy)
+
+
+def _again(kind: type[UserError], message: str, remedy: str) -> UserError:
+    error = kind.__new__(kind)
+    UserError.__init__(error, message, remedy)
+    return error
 
 
 class ModelFileError(UserError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -177,15 +180,52 @@ def _trials(bench: Bench, jobs: Sequence[Job], parallel: int) -> Iterator[Trial]
     for some, each in ((ours, None), (others, 1)):
         if not some:
             continue
-        with ProcessPoolExecutor(parallel, mp_context=context, max_tasks_per_child=each) as pool:
-            waiting: set[Future[Trial]] = {pool.submit(do, bench, job) for job in some}
+        with ProcessPoolExecutor(parallel, context, _end_when_told, max_tasks_per_child=each) as pool:
+            with _no_interruption():
+                waiting: set[Future[Trial]] = {pool.submit(_do, bench, job) for job in some}
             try:
                 while waiting:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (one.result() for one in done)
+            except BrokenProcessPool as broken:
+                said = "a process that did trials ended by itself"
+                raise UserError(said, "a defect may have ended it; --resume goes on with the others") from broken
             except BaseException:
+                for process in multiprocessing.active_children():
+                    process.terminate()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+
+
+@contextmanager
+def _no_interruption() -> Iterator[None]:
+    """Keep Ctrl-C from the processes that are started meanwhile: it is for the one that the terminal speaks to."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_told: list[int] = []
+"""In a process of a pool: the signal that told it to end."""
+
+
+def _end_when_told() -> None:
+    """Let SIGTERM end what a process of a pool is doing, so that nothing of it stays: no engine, no copy of a model."""
+
+    def told(number: int, _: Any) -> None:
+        _told.append(number)
+        raise SystemExit
+
+    signal.signal(signal.SIGTERM, told)
+
+
+def _do(bench: Bench, job: Job) -> Trial:
+    """Do a trial in a process of a pool; what still waits there for one that was told to end is not begun."""
+    if _told:
+        raise SystemExit
+    return do(bench, job)
 
 
 def do(bench: Bench, job: Job) -> Trial:

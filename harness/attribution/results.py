@@ -142,27 +142,35 @@ def load_setup(folder: Path) -> Setup:
 
 
 def append(folder: Path, trial: Trial) -> None:
-    """Add a trial, as a line of its own."""
-    with (folder / TRIALS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(trial.model_dump(mode="json"), ensure_ascii=True) + "\n")
+    """Add a trial, as a line of its own.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = folder / TRIALS
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(trial.model_dump(mode="json"), ensure_ascii=True) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def trials_in(folder: Path) -> Iterator[Trial]:
-    """Return the trials that a folder holds; a last line that was cut off by an interruption is left out.
+    """Return the trials that a folder holds. A last line that an interruption has cut is dropped.
 
     Raises:
-        UserError: another line is damaged.
+        UserError: a line is damaged.
     """
     path = folder / TRIALS
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        # Or the next one would be written behind it.
+        path.write_bytes(whole)
+    for number, line in enumerate(whole.splitlines(), start=1):
         try:
             yield Trial.model_validate_json(line)
         except ValidationError as error:
-            if number == len(lines):
-                return
             raise UserError(f"{path}:{number} is no trial", "begin the bench anew in another folder") from error

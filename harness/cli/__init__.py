@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli import engine, fuzz, goldens, parsers, stacks, templates, tokenizers
+from harness.cli import attribute, engine, fuzz, goldens, parsers, stacks, templates, tokenizers
 from harness.cli.shared import WRONG
 from harness.errors import UserError
 
@@ -47,6 +47,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     goldens.record,
     goldens.doctor,
     engine.inject,
+    attribute.attribute,
     goldens.probes,
     goldens.demo,
 )

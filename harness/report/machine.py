@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+ATTRIBUTE = "harness.attribute/1"
 CHECK = "harness.check/1"
+DEFECTS = "harness.defects/1"
 DIFF = "harness.diff/1"
 DEMO = "harness.demo/1"
 DOCTOR = "harness.doctor/1"

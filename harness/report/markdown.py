@@ -58,9 +58,12 @@ def fitted(blocks: Sequence[str]) -> str:
 
 def code(text: str) -> str:
     """Return text of others for use within a line or a cell: one line of code that means nothing but itself."""
-    shown = visible(shorten(text, _LONGEST))
-    escaped = _MEANING.sub(lambda found: f"&#{ord(found[0])};", shown)
-    return f"<code>{escaped}</code>"
+    return f"<code>{prose(text)}</code>"
+
+
+def prose(text: str) -> str:
+    """Return text of ours for use within a line or a cell, in which no Markdown is read."""
+    return _MEANING.sub(lambda found: f"&#{ord(found[0])};", visible(shorten(text, _LONGEST)))
 
 
 def fence(lines: Sequence[str], language: str) -> str:

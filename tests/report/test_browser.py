@@ -8,10 +8,13 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.page import CHROMIUM, chromium, first_paint
+from harness.attribution.summary import summarise as summarise_bench
 from harness.faults.summary import summarise
+from harness.report.attribution.html import to_html as bench_page
 from harness.report.campaign.html import to_html as campaign_page
 from harness.report.fuzz.html import to_html as fuzz_page
 from harness.report.html import to_html
+from tests.attribution.made import DEFECTS, SETUP, TRIALS, defect, trial
 from tests.faults.made import manifest, results
 from tests.report import searches
 from tests.report.sheets import COMMAND, HOSTILE_SHOWN, clean, faulty, hostile
@@ -54,6 +57,16 @@ def search(tmp_path_factory):
     one, other = searches.small(), searches.hostile()
     report = one.model_copy(update={"findings": (*one.findings, *other.findings), "notes": other.notes})
     path.write_text(fuzz_page(report), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """The page of the harness measured, with a defect under attack."""
+    path = tmp_path_factory.mktemp("page") / "attribution.html"
+    attack = defect(HOSTILE_SHOWN, "ids", sentence=HOSTILE_SHOWN)
+    trials = (*TRIALS, trial("attack", changed=("tokenization",), defects=(attack.id,)))
+    path.write_text(bench_page(summarise_bench(SETUP, trials, {**DEFECTS, attack.id: attack})), encoding="utf-8")
     return path
 
 
@@ -132,6 +145,34 @@ def test_a_search_leads_from_a_property_to_its_root_cause_and_copies_what_runs_i
         page.locator("#f1 button.copy").first.click()
         page.get_by_text("Copied").wait_for()
         assert page.evaluate("navigator.clipboard.readText()") == searches.small().new[1].command
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_bench_fits_and_its_matrix_is_shaded(browser, bench, width, scheme):
+    with opened(browser, bench, width, color_scheme=scheme) as page:
+        open_all(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        style = "getComputedStyle(document.querySelector(`.matrix td{}`)).backgroundColor"
+        right, wrong, none = (page.evaluate(style.format(tone)) for tone in (".good", ".bad", "[class='']"))
+        assert len({right, wrong, none}) == 3
+        assert page.locator("img").count() == 0
+        assert HOSTILE_SHOWN in page.locator(".planted .name").all_text_contents()
+
+
+def test_defects_are_filtered_by_planted_stage_result_and_id(browser, bench):
+    with opened(browser, bench) as page:
+        form = page.locator(".filter")
+        stage, result = form.locator("select").nth(0), form.locator("select").nth(1)
+        result.select_option("wrong kind")
+        assert visible_cases(page, 0) == ["kind", "swap"]
+        stage.select_option("client")
+        assert visible_cases(page, 0) == ["kind"]
+        result.select_option("any")
+        assert visible_cases(page, 0) == ["kind", "leaking"]
+        form.locator("input").fill("LEAK")
+        assert visible_cases(page, 0) == ["leaking"]
+        assert form.locator("output").text_content() == "1 of 13 shown"
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])

@@ -32,16 +32,17 @@ def _blocks(summary: Summary) -> Iterator[str]:
         yield f"#### {table.title}"
         if table.note:
             yield table.note
-        yield _rows(table)
+        yield rows_of(table)
     for table in group_tables(summary):
         note = f"{table.note}\n\n" if table.note else ""
-        yield f"<details><summary>{table.title}</summary>\n\n{note}{_rows(table)}\n\n</details>"
+        yield f"<details><summary>{table.title}</summary>\n\n{note}{rows_of(table)}\n\n</details>"
     yield "\n".join(f"* {note}" for note in summary.notes)
     rows = "\n".join(f"| {code(name)} | {code(value)} |" for name, value in facts(summary))
     yield f"<details><summary>What ran</summary>\n\n| part | value |\n|---|---|\n{rows}\n\n</details>"
 
 
-def _rows(table: Table) -> str:
+def rows_of(table: Table) -> str:
+    """Return a table's head and rows."""
     name = code if table.foreign else str
     rows = [f"| {' | '.join(table.head)} |", f"|---|{'---:|' * (len(table.head) - 1)}"]
     rows += [f"| {' | '.join((name(first), *cells))} |" for first, *cells in table.rows]
