@@ -126,12 +126,15 @@ class Request(Value):
         tool_choice: As the server gets it, or None.
         settings: Sampling settings by their OpenAI or llama.cpp name; in a golden those that the case asks for, in an
             observation every one in force.
+        defaults: In an observation, which of them have the part's own default, so that nobody need have asked; None
+            where that is not known.
     """
 
     messages: tuple[Json, ...]
     tools: tuple[Json, ...] | None = None
     tool_choice: Any = None
     settings: Json = Field(default_factory=dict)
+    defaults: tuple[str, ...] | None = None
 
 
 class Prompt(Value):
@@ -283,6 +286,7 @@ class Generation(Value):
         distributions: One row a position; None where the engine does not show them.
         digests: SHA-256 of each row of raw float32 logits, for bit-exact comparison; empty where unknown.
         settings: The settings in force at the sampler, where seen.
+        defaults: Which of them have the part's own default; None where that is not known.
         beyond: In a golden that the length limit cuts inside a character, the ids that would have completed it.
     """
 
@@ -292,12 +296,13 @@ class Generation(Value):
     distributions: Distributions | None = Field(default=None, exclude=True)
     digests: tuple[str, ...] = ()
     settings: Json = Field(default_factory=dict)
+    defaults: tuple[str, ...] | None = None
     beyond: tuple[int, ...] = ()
 
     @classmethod
     def tapped(cls, seen: Json) -> Self:
         """Return what taps at an engine saw: the fields above, with `logits` (positions by vocabulary) of float32."""
-        names = ("ids", "chosen", "finish", "digests", "settings")
+        names = ("ids", "chosen", "finish", "digests", "settings", "defaults")
         found = {name: seen[name] for name in names}
         return cls(**found, distributions=Distributions.from_logits(seen["logits"]))
 

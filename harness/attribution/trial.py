@@ -6,6 +6,7 @@ path, is compared by bytes, ids and bits with what the clean stack made of the s
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -196,10 +197,11 @@ def essence(value: object) -> object:
         numbers = None if value.distributions is None else value.distributions.logprobs.tobytes()
         return value.ids, value.chosen, value.finish, value.digests or numbers, value.settings
     if isinstance(value, Reply):
-        return _with_named_calls(value.model_dump(), {})
+        return json.dumps(_with_named_calls(value.model_dump(), {}), default=repr)
     if isinstance(value, Failure):
         return value.reason, value.signal, value.status
-    return value.model_dump() if isinstance(value, Value) else value
+    # As text, because the order of keys counts.
+    return json.dumps(value.model_dump(), default=repr) if isinstance(value, Value) else value
 
 
 def _with_named_calls(value: Any, known: dict[str, str]) -> Any:

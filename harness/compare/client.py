@@ -28,11 +28,17 @@ def compare(golden: Request, observed: Request | Ending | None) -> Comparison:
             for name, value in golden.settings.items()
             if observed.settings.get(name, _ABSENT) != value
         ),
+        *(
+            Hunk(at=f"settings.{name}", golden=_SHOWN_ABSENT, observed=_shown(value))
+            for name, value in observed.settings.items()
+            if observed.defaults is not None and name not in golden.settings and name not in observed.defaults
+        ),
     ]
     if not places:
         return EQUAL
     first = places[0]
-    summary = f"{first.at} is {first.observed}, sent was {first.golden}"
+    sent = "nobody asked for it" if first.golden == _SHOWN_ABSENT else f"sent was {first.golden}"
+    summary = f"{first.at} is {first.observed}, {sent}"
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
     causes = tuple(f"{_pattern(place.at)}\0{place.observed == _SHOWN_ABSENT}" for place in places)
     return diverged(Difference(summary=summary + more, hunks=tuple(places), causes=causes))

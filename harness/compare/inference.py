@@ -18,10 +18,10 @@ from harness.compare.outcome import (
     Comparison,
     Difference,
     Hunk,
-    Kind,
     compare_endings,
     diverged,
     equivalent,
+    told_as,
     unobserved,
 )
 from harness.values import Distributions, Ending, Generation, Refusal, Value
@@ -30,7 +30,20 @@ FEWEST = 8
 """Positions from which the mean of a case is judged. Of so many positions drawn at random from those of a healthy
 llama.cpp, one mean in 10,000 reaches 0.45 of the limit; that of a single one can exceed it (with flash attention)."""
 _SMALLEST = 1e-12
-_NEUTRAL: Mapping[str, Any] = {"repeat_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}}
+_UNASKED = "(not asked for)"
+_CHARACTER = 3
+"""How many ids beyond a limit may complete a character, which is a declared policy of the postprocess stage's."""
+_NEUTRAL: Mapping[str, Any] = {
+    "repeat_penalty": 1,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": {},
+    "typical_p": 1,
+    "xtc_probability": 0,
+    "dynatemp_range": 0,
+    "dry_multiplier": 0,
+    "mirostat": 0,
+}
 """Settings that turn a greedy choice, with the value at which they do not."""
 
 
@@ -64,7 +77,7 @@ def compare(
         return _refused(ended, observed)
     assert isinstance(golden, Generation)
     assert isinstance(observed, Generation)
-    settings = _settings(asked, observed.settings)
+    settings = _settings(asked, observed)
     if settings is not None:
         return diverged(settings)
     if observed.distributions is None or golden.distributions is None:
@@ -92,7 +105,7 @@ def compare(
     sampler = _sampler(observed, positions, asked)
     if sampler is not None:
         return diverged(sampler, kl=worst)
-    end = _end(golden, observed, same)
+    end = _end(golden, observed, same, asked)
     if end is not None:
         return diverged(end)
     rule = f"within the noise floor (KL {worst:.3g} <= {floor.limit:.3g})"
@@ -105,11 +118,10 @@ def compare(
 
 def _refused(ended: Comparison, observed: Generation | Ending | None) -> Comparison:
     """Say whose it is that ids are refused which the reference takes: a setting's, or the engine's own."""
-    if ended.difference is None or not isinstance(observed, Refusal):
+    if not isinstance(observed, Refusal):
         return ended
     asked_wrongly = observed.context or observed.error.startswith("HTTP 4") or observed.error == TypeError.__name__
-    kind: Kind = "integration" if asked_wrongly else "engine"
-    return ended.model_copy(update={"difference": ended.difference.model_copy(update={"kind": kind})})
+    return told_as("integration" if asked_wrongly else "engine", ended)
 
 
 def divergences(golden: Distributions, observed: Distributions) -> NDArray[np.float64]:
@@ -139,9 +151,13 @@ def divergences(golden: Distributions, observed: Distributions) -> NDArray[np.fl
     return result
 
 
-def _end(golden: Generation, observed: Generation, same: int) -> Difference | None:
+def _end(golden: Generation, observed: Generation, same: int, asked: Mapping[str, Any]) -> Difference | None:
     """Return how a generation that chose nothing else ended somewhere else, or for another reason."""
     length = len(observed.ids)
+    most = asked.get("max_tokens")
+    if most is not None and length > most + _CHARACTER:
+        summary = f"generation went on for {length - most} ids where max_tokens is {most}"
+        return Difference(summary=summary, causes=("longer than max_tokens",))
     if same < min(length, len(golden.ids)):
         return None
     if length < len(golden.ids) and observed.finish != "stop":
@@ -156,16 +172,21 @@ def _end(golden: Generation, observed: Generation, same: int) -> Difference | No
     return Difference(summary=summary, causes=(f"finish\0{golden.finish}\0{observed.finish}",))
 
 
-def _settings(asked: Mapping[str, Any], in_force: Mapping[str, Any]) -> Difference | None:
+def _settings(asked: Mapping[str, Any], observed: Generation) -> Difference | None:
+    in_force, defaults = observed.settings, observed.defaults
     wrong = [
         Hunk(at=name, golden=str(value), observed=str(in_force[name]))
         for name, value in asked.items()
         if name in in_force and in_force[name] != value
     ]
+    if defaults is not None:
+        unasked = (name for name in in_force if name not in asked and name not in defaults)
+        wrong += [Hunk(at=name, golden=_UNASKED, observed=str(in_force[name])) for name in unasked]
     if not wrong:
         return None
     first = wrong[0]
-    summary = f"the sampler runs with {first.at} {first.observed}, asked was {first.golden}"
+    wanted = "nobody asked for it" if first.golden == _UNASKED else f"asked was {first.golden}"
+    summary = f"the sampler runs with {first.at} {first.observed}, {wanted}"
     causes = tuple(f"setting\0{place.at}" for place in wrong)
     return Difference(summary=summary, hunks=tuple(wrong), causes=causes, kind="integration")
 
@@ -211,7 +232,7 @@ def _sampler(observed: Generation, positions: int, asked: Mapping[str, Any]) -> 
         pair = observed.distributions.at(row, np.array([best, choice], dtype=np.int32))
         if choice != best and pair[0] != pair[1]:
             in_force = {name: observed.settings.get(name) for name in _NEUTRAL}
-            turning = [name for name, value in in_force.items() if value not in (None, _NEUTRAL[name])]
+            turning = [name for name, value in in_force.items() if value not in (None, [], _NEUTRAL[name])]
             for name in turning[:1]:
                 summary = (
                     f"nobody asked for {name} {observed.settings[name]}, which is in force and turns the choice at "

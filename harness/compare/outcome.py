@@ -134,6 +134,13 @@ def compare_endings(golden: Any, observed: Any) -> Comparison | None:
     return None
 
 
+def told_as(kind: Kind, comparison: Comparison) -> Comparison:
+    """Return a comparison whose difference is of another kind."""
+    if comparison.difference is None:
+        return comparison
+    return comparison.model_copy(update={"difference": comparison.difference.model_copy(update={"kind": kind})})
+
+
 def _failed(failure: Failure) -> Comparison:
     # Begins with START for a part that does not start.
     cause = f"{failure.reason}\0{failure.signal or failure.status or failure.message or ''}"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from harness.compare import calls
 from harness.compare.client import differing
 from harness.compare.hunks import hunks
-from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged, equivalent
-from harness.values import Ending, Reply
+from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged, equivalent, told_as
+from harness.values import Ending, Failure, Reply
 
 _REPLACEMENT = "\ufffd"
 _UNITS = re.compile(r"\w+|\s|[^\w\s]")
@@ -25,7 +25,9 @@ def compare(golden: Reply, observed: Reply | Ending | None, policies: Mapping[st
     """
     ended = compare_endings(golden, observed)
     if ended is not None:
-        return ended
+        # What cannot be read as an answer was put together wrongly, whatever the engine gave.
+        unreadable = isinstance(observed, Failure) and observed.reason == "broken"
+        return told_as("integration", ended) if unreadable else ended
     assert isinstance(observed, Reply)
     places, rules = _differences(golden, observed)
     if not places:

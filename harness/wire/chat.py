@@ -39,7 +39,7 @@ def body_of_request(request: Request) -> Json:
 
 
 def request_of(body: Mapping[str, Any]) -> Request:
-    """Return what a body on the wire asks for; `stop` as a list, whichever form it came in."""
+    """Return what a body on the wire asks for, none of it by default; `stop` as a list, whichever form it came in."""
     settings = {name: value for name, value in body.items() if name not in _NOT_SETTINGS}
     if isinstance(settings.get("stop"), str):
         settings["stop"] = [settings["stop"]]
@@ -49,6 +49,7 @@ def request_of(body: Mapping[str, Any]) -> Request:
         tools=None if tools is None else tuple(tools),
         tool_choice=body.get("tool_choice"),
         settings=settings,
+        defaults=(),
     )
 
 
@@ -123,7 +124,8 @@ def _added_up(deltas: Sequence[Json]) -> tuple[Json, ...] | None:
             function = piece.get("function") or {}
             call["function"]["arguments"] += function.get("arguments") or ""
             if function.get("name"):
-                call["function"]["name"] = function["name"]
+                # Every text grows, as OpenAI's own client adds it up: a name that comes twice is no name any more.
+                call["function"]["name"] = call["function"].get("name", "") + function["name"]
     return tuple(calls[index] for index in sorted(calls)) or None
 
 

@@ -147,6 +147,14 @@ def test_settings_that_nobody_asked_for_are_the_servers_to_choose():
     assert compare(asked(), asked(temperature=0.2)) == EQUAL
 
 
+def test_what_is_neither_asked_for_nor_the_part_s_default_is_another_s():
+    golden, observed = asked(temperature=0), asked(temperature=0, top_k=1, top_p=0.95)
+    assert compare(golden, observed.model_copy(update={"defaults": ("top_k", "top_p")})) == EQUAL
+    found = compare(golden, observed.model_copy(update={"defaults": ("top_p",)}))
+    assert found.difference.summary == "settings.top_k is 1, nobody asked for it"
+    assert found.difference.causes == ("settings.top_k\0False",)
+
+
 def test_a_setting_asked_for_that_is_not_in_force():
     golden = asked(temperature=0, stop=["END"], max_tokens=8)
     assert places(golden, asked(temperature=0.2, stop=["END"])) == (

@@ -251,7 +251,6 @@ def test_what_was_held_back_at_the_end_is_lost():
 @pytest.mark.parametrize(
     ("name", "ends", "roles"),
     [
-        ("pp-stream-role-everywhere", [None, None, "stop"], ["assistant"] * 3),
         ("pp-stream-role-lost", [None, None, "stop"], [None] * 3),
         ("pp-stream-first-chunk-lost", [None, "stop"], [None] * 2),
         ("pp-stream-finish-lost", [None, None], ["assistant", None]),

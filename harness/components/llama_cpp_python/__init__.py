@@ -20,8 +20,8 @@ from harness.values import (
     Reply,
     Request,
     Tokens,
-    Usage,
 )
+from harness.wire.chat import reply_of
 
 
 class LlamaCppPython:
@@ -110,7 +110,7 @@ class LlamaCppPython:
             settings=_settings(request),
             stream=stream,
         )
-        return _reply(answer)
+        return reply_of(answer)
 
     def chat(self, case: Case, *, stream: bool) -> Observation:
         """The real call from end to end."""
@@ -126,7 +126,7 @@ class LlamaCppPython:
         if "generation" in seen:
             found["generation"] = Generation.tapped(seen["generation"])
         if seen["error"] is None:
-            found["reply"] = _reply(seen["reply"])
+            found["reply"] = reply_of(seen["reply"])
         else:
             reached = ("request", "prompt", "tokens", "generation", "reply")
             ended = next(name for name in reached if name not in found)
@@ -161,29 +161,5 @@ def _request(seen: Json) -> Request:
         tools=None if seen["tools"] is None else tuple(seen["tools"]),
         tool_choice=seen["tool_choice"],
         settings=seen["settings"],
-    )
-
-
-def _reply(answer: Json | list[Json]) -> Reply:
-    if isinstance(answer, list):
-        return _streamed_reply(answer)
-    choice, usage = answer["choices"][0], answer["usage"]
-    calls = choice["message"].get("tool_calls")
-    return Reply(
-        content=choice["message"]["content"],
-        tool_calls=None if calls is None else tuple(calls),
-        finish_reason=choice["finish_reason"],
-        usage=Usage(prompt_tokens=usage["prompt_tokens"], completion_tokens=usage["completion_tokens"]),
-    )
-
-
-def _streamed_reply(chunks: Sequence[Json]) -> Reply:
-    """Add up the deltas as a caller would."""
-    choices = [chunk["choices"][0] for chunk in chunks]
-    parts = [choice["delta"].get("content") for choice in choices]
-    ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"] is not None]
-    return Reply(
-        content="".join(part for part in parts if part is not None),
-        finish_reason=ends[-1] if ends else None,
-        deltas=tuple(choice["delta"] for choice in choices),
+        defaults=tuple(seen["defaults"]),
     )

@@ -13,6 +13,8 @@ from harness.stage import Stage, StageFailedError, StageUnobservedError
 from harness.values import Json, ModelRef, Prompt, Tokens
 from harness.worker import Worker
 
+_TEMPLATE_ERRORS = ("TemplateSyntaxError:", "TemplateAssertionError:")
+"""What Jinja2 raises while it compiles a template: its syntax, and filters and tests that it does not know."""
 CacheType = Literal["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 
 VARIATIONS: Mapping[str, Mapping[str, Any]] = {
@@ -127,7 +129,7 @@ class LlamaChild:
             self._child.start()
         except StageFailedError as failed:
             # The binding compiles the template while it loads the model.
-            template = (failed.failure.message or "").startswith("TemplateSyntaxError:")
+            template = (failed.failure.message or "").startswith(_TEMPLATE_ERRORS)
             if stage is (Stage.TEMPLATE if template else Stage.INFERENCE):
                 raise
             raise StageUnobservedError(f"the engine does not start: {failed.failure.describe()}") from failed

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from harness.worker import imported
 
 _FORMATTER = "chat_formatter"
 _PLAIN = (bool, int, float, str, list, dict)
+_SAID = ("grammar",)
+"""Arguments that are no plain data, of which it is told what they are where they are given."""
 _PROBE = ({"role": "user", "content": "probe"},)
 
 
@@ -251,11 +254,13 @@ class TappedLlama:
         return found
 
     def _request_seen(self, plan: Plan) -> dict[str, Any]:
+        settings = _plain_settings(plan.seen.get("settings", {}), added=plan.seen.get("stop", []))
         return {
             "messages": plan.seen["messages"],
             "tools": plan.seen["tools"],
             "tool_choice": plan.seen["tool_choice"],
-            "settings": _plain_settings(plan.seen.get("settings", {}), added=plan.seen.get("stop", [])),
+            "settings": settings,
+            "defaults": _defaults_in(settings),
         }
 
     def _prompt_seen(self, plan: Plan) -> dict[str, Any]:
@@ -267,13 +272,15 @@ class TappedLlama:
         return list(fed)
 
     def _generation_seen(self, plan: Plan) -> dict[str, Any]:
+        settings = _plain_settings(plan.seen["sampler"], added=[])
         return {
             "ids": plan.ids,
             "chosen": plan.chosen,
             "finish": self._finish(plan),
             "logits": np.stack(plan.logits),
             "digests": [hashlib.sha256(row.tobytes()).hexdigest() for row in plan.logits],
-            "settings": _plain_settings(plan.seen["sampler"], added=[]),
+            "settings": settings,
+            "defaults": _defaults_in(settings),
         }
 
     def _finish(self, plan: Plan) -> str:
@@ -351,6 +358,9 @@ def _plain_settings(arguments: Mapping[str, Any], added: Sequence[str]) -> dict[
     plain = {
         name: value for name, value in arguments.items() if type(value) in _PLAIN and name not in ("model", "stream")
     }
+    for name in _SAID:
+        if arguments.get(name) is not None:
+            plain[name] = type(arguments[name]).__name__
     if "temp" in plain:
         plain["temperature"] = plain.pop("temp")
     if "stop" in plain:
@@ -359,6 +369,18 @@ def _plain_settings(arguments: Mapping[str, Any], added: Sequence[str]) -> dict[
             stop = stop[: len(stop) - len(added)]
         plain["stop"] = stop
     return plain
+
+
+def _defaults_in(settings: Mapping[str, Any]) -> list[str]:
+    """Return the settings that have the binding's own default, or are of no call's that a user makes."""
+    known = inspect.signature(llama_cpp.Llama.create_chat_completion).parameters
+    return [name for name, value in settings.items() if name not in _SAID and _is_default(known.get(name), value)]
+
+
+def _is_default(parameter: inspect.Parameter | None, value: Any) -> bool:
+    if parameter is None or (parameter.default is None and value in ([], {})):
+        return True
+    return bool(parameter.default == value)
 
 
 def _as_list(value: str | Sequence[str] | None) -> list[str]:

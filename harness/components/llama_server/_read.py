@@ -24,6 +24,11 @@ _SETTINGS = (
     "max_tokens",
     "stop",
     "logit_bias",
+    "typical_p",
+    "xtc_probability",
+    "dynatemp_range",
+    "dry_multiplier",
+    "mirostat",
 )
 
 

@@ -11,18 +11,6 @@ from harness.faults.places import Answer, Generated
 from harness.values import Json
 
 
-@defect("pp-stream-role-everywhere", place="answer", sentence="The role stands in every chunk, not in the first only.")
-def role_everywhere(answer: Answer, seen: Generated) -> Answer:  # noqa: ARG001
-    """Put the role into each delta."""
-    if not isinstance(answer, list):
-        return answer
-    found = copy.deepcopy(answer)
-    for chunk in found:
-        if chunk.get("choices"):
-            delta_of(chunk)["role"] = "assistant"
-    return found
-
-
 @defect("pp-stream-role-lost", place="answer", sentence="No chunk of a stream has the role.")
 def role_lost(answer: Answer, seen: Generated) -> Answer:  # noqa: ARG001
     """Take the role out of each delta."""
