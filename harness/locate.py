@@ -243,7 +243,9 @@ def _invariants(path: Path, ids: Sequence[int], floor: Floor | None) -> str:
 
 def is_about_numbers(finding: Finding) -> bool:
     """Return whether a finding is that the engine computes wrong numbers."""
-    return finding.stage is Stage.INFERENCE and bool({"numbers", "nan"} & set(finding.difference.causes))
+    # What an artifact's first wrong number is, nobody knows without the right file.
+    is_engine = finding.stage is Stage.INFERENCE and finding.kind == "engine"
+    return is_engine and bool({"numbers", "nan"} & set(finding.difference.causes))
 
 
 def _path(project: Project, model: str) -> Path:
@@ -281,7 +283,7 @@ class Locator:
         findings = []
         for finding in verdict.findings:
             place = self.located(running, goldens, finding.cases) if is_about_numbers(finding) else None
-            said = f"{place}. {anew}" if place and anew else place
+            said = ". ".join(one for one in (finding.location, place, anew) if one)
             findings.append(finding.model_copy(update={"location": said}) if place else finding)
         return verdict.model_copy(update={"findings": tuple(findings)})
 

@@ -8,9 +8,9 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from harness.errors import MissingPackageError, ModelFileError
+from harness.errors import MissingPackageError, ModelFileError, UserError
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -49,6 +49,22 @@ class ModelFile:
     def architecture(self) -> str:
         """The value of `general.architecture`, or an empty string."""
         return str(self.metadata.get("general.architecture", ""))
+
+
+class TensorPlace(NamedTuple):
+    """Where a tensor is, as a file's table of tensors says.
+
+    Attributes:
+        dimensions: Its sizes, innermost first.
+        type: Its `enum ggml_type`.
+        begin: Its first byte in the file.
+        size: How many bytes.
+    """
+
+    dimensions: tuple[int, ...]
+    type: int
+    begin: int
+    size: int
 
 
 def check_header(path: Path) -> None:
@@ -127,18 +143,74 @@ def raw_entries(path: Path) -> dict[str, bytes]:
         return {key.decode("utf-8", "replace"): content[begin:end] for key, (begin, end) in spans.items()}
 
 
-def _decoded(raw: bytes, name_bytes: int) -> Any:
-    """Return the value of an entry whose tables hold together."""
+def tensor_places(path: Path) -> dict[str, TensorPlace]:
+    """Return where every tensor is, by name, in the order of the file.
+
+    Raises:
+        ModelFileError: as `read_model_file`.
+        MissingPackageError: the package `gguf` is not installed.
+    """
+    check_header(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _walked(path, content).tensors
+
+
+def entry_type(raw: bytes) -> str:
+    """Return the type of a key's entry by its name in the package `gguf`; of an array that of its elements and `[]`."""
+    type_, elements, _ = _typed(raw, struct.unpack_from("<Q", raw)[0])
+    return type_.name if elements is None else f"{type_.name}[]"
+
+
+def entry_of(key: str, value: Any, type_name: str) -> bytes:
+    """Return a key's whole entry as it stands in a file.
+
+    Args:
+        key: The key.
+        value: Its value; of an array a sequence.
+        type_name: As `entry_type` gives it.
+
+    Raises:
+        UserError: there is no such type, or the value is none of it.
+    """
+    from gguf import GGUFValueType
+
+    name = type_name.removesuffix("[]")
+    values = value if name != type_name else [value]
+    try:
+        head = _text(key)
+        if name != type_name:
+            head += struct.pack("<IIQ", GGUFValueType.ARRAY, GGUFValueType[name], len(values))
+        else:
+            head += struct.pack("<I", GGUFValueType[name])
+        if name == "STRING":
+            return head + b"".join(map(_text, values))
+        return head + struct.pack(f"<{len(values)}{_SCALAR_CODES[name]}", *values)
+    except (KeyError, struct.error, AttributeError, TypeError) as error:
+        raise UserError(f"{value!r:.60} is no {type_name}, which {key} is to hold ({error})") from error
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return struct.pack("<Q", len(data)) + data
+
+
+def _typed(raw: bytes, name_bytes: int) -> tuple[Any, int | None, int]:
+    """Return the type of an entry's value, of an array that of its elements and their number, and where it begins."""
     from gguf import GGUFValueType
 
     place = 8 + name_bytes
     (number,) = struct.unpack_from("<I", raw, place)
-    place += 4
-    type_, elements = GGUFValueType(number), None
-    if type_ is GGUFValueType.ARRAY:
-        number, elements = struct.unpack_from("<IQ", raw, place)
-        place += 12
-        type_ = GGUFValueType(number)
+    if GGUFValueType(number) is not GGUFValueType.ARRAY:
+        return GGUFValueType(number), None, place + 4
+    number, elements = struct.unpack_from("<IQ", raw, place + 4)
+    return GGUFValueType(number), elements, place + 16
+
+
+def _decoded(raw: bytes, name_bytes: int) -> Any:
+    """Return the value of an entry whose tables hold together."""
+    from gguf import GGUFValueType
+
+    type_, elements, place = _typed(raw, name_bytes)
     if type_ is GGUFValueType.STRING:
         texts = []
         for _ in range(1 if elements is None else elements):
@@ -176,10 +248,11 @@ def _walked(path: Path, content: mmap.mmap) -> _Tables:
 
 
 class _Tables:
-    """A walk over a GGUF's tables that keeps where each key's entry is. What is wrong raises `ValueError`."""
+    """A walk over a GGUF's tables; it keeps where each entry and tensor is. What is wrong raises `ValueError`."""
 
     def __init__(self, content: mmap.mmap) -> None:
         self.spans: dict[bytes, tuple[int, int]] = {}
+        self.tensors: dict[str, TensorPlace] = {}
         self._content = content
         self._place = _HEADER_BYTES
         self._entries = 0
@@ -192,11 +265,13 @@ class _Tables:
             begin = self._place
             key = self._skip_key()
             self.spans[key] = begin, self._place
-        ends = [self._skip_tensor() for _ in range(tensors)]
+        found = [self._skip_tensor() for _ in range(tensors)]
         start = -(-self._place // self._alignment) * self._alignment
-        for name, end in ends:
-            if start + end > len(self._content):
-                raise ValueError(f"tensor {name!r} ends at byte {start + end:,}, the file at {len(self._content):,}")
+        for name, one in found:
+            end = start + one.begin + one.size
+            if end > len(self._content):
+                raise ValueError(f"tensor {name!r} ends at byte {end:,}, the file at {len(self._content):,}")
+            self.tensors[name] = one._replace(begin=start + one.begin)
 
     def _count(self, entries: int) -> None:
         self._entries += entries
@@ -246,17 +321,18 @@ class _Tables:
             self._skip(elements * _SCALAR_BYTES[type_.name])
         return key
 
-    def _skip_tensor(self) -> tuple[str, int]:
-        """Return the tensor's name and where it ends, counted from the first tensor's place."""
+    def _skip_tensor(self) -> tuple[str, TensorPlace]:
+        """Return the tensor's name and its place, counted from where the data of all tensors begins."""
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         name = self._text()[:64].decode("utf-8", "replace")
         dimensions = self._number("<I")
         if dimensions > _MAX_DIMENSIONS:
             raise ValueError(f"tensor {name!r} has {dimensions:,} dimensions")
-        elements = math.prod(self._number("<Q") for _ in range(dimensions))
-        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(self._number("<I"))]
-        return name, self._number("<Q") + elements // block * block_bytes
+        sizes = tuple(self._number("<Q") for _ in range(dimensions))
+        number = self._number("<I")
+        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(number)]
+        return name, TensorPlace(sizes, number, self._number("<Q"), math.prod(sizes) // block * block_bytes)
 
 
 def sha256_of(path: Path) -> str:

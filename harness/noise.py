@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.golden import NOISE, Golden, write_file
 from harness.project import Project
 from harness.stack import RunningStack, Stack, load_component, open_stack
-from harness.stage import Stage, StageFailedError
+from harness.stage import Stage, StageFailedError, StageUnobservedError
 from harness.trace import Tracer
 from harness.values import Generation, ModelRef
 
@@ -117,7 +117,7 @@ def floor_of(project: Project, running: RunningStack) -> Floor | None:
     kind = getattr(part, "noise_class", None)
     try:
         return noise.floor(component, kind() if kind is not None else "an engine of another kind")
-    except StageFailedError:
+    except (StageFailedError, StageUnobservedError):
         # It does not start: nothing will be compared, and the stages say why.
         return noise.floor(component, "an engine that does not start")
 

@@ -8,18 +8,19 @@ Installed with the package, it costs nothing until asked: everything of the hous
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from harness.artifact import Inspector
     from harness.golden import Golden
     from harness.session import Session
     from harness.stage import Stage
     from harness.trace import Trace
-    from harness.verdict import StageResult
+    from harness.verdict import StageResult, Verdict
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,6 +79,7 @@ class _Runner:
         self._opened = ExitStack()
         self._sessions: dict[tuple[str, str], Session] = {}
         self._results: dict[tuple[str, str, str], tuple[StageResult, ...]] = {}
+        self._inspector: Inspector | None = None
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return every stack and model that is asked for."""
@@ -129,6 +131,18 @@ class _Runner:
         if key not in self._results:
             self._results[key] = self.session(pair).results(case)
         return self._results[key]
+
+    def verdict(self, pair: tuple[str, str], result: StageResult) -> Verdict:
+        """Return the verdict on one result; of a stage that is convicted it tells a wrong file from a wrong part."""
+        session = self.session(pair)
+        verdict = session.verdict([result])
+        if not verdict.findings:
+            return verdict
+        if self._inspector is None:
+            from harness.artifact import Inspector
+
+            self._inspector = self._opened.enter_context(closing(Inspector(self._project())))
+        return self._inspector.verdict(verdict, session.running, session.goldens)
 
     def update(self, kind: str) -> None:
         """Record the goldens of every model asked for."""
@@ -205,7 +219,7 @@ class StageItem(pytest.Item):
             self.user_properties.append(("rule", result.isolated.rule))
         if result.isolated.outcome is Outcome.UNOBSERVED:
             pytest.skip(f"unobserved: {result.isolated.rule}")
-        verdict = runner.session(self._pair).verdict([result])
+        verdict = runner.verdict(self._pair, result)
         if verdict.findings:
             raise StageFailure("\n".join(finding_text(finding) for finding in verdict.findings))
 

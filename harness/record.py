@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ from harness.golden import (
     write_golden,
     write_provenance,
 )
-from harness.model_file import ModelFile, read_model_file
+from harness.model_file import ModelFile, read_metadata
 from harness.project import Project
 from harness.reference import client, reply
 from harness.reference.client import expected_request
@@ -47,7 +47,7 @@ from harness.reference.parse import Parsed, parse
 from harness.reference.reply import expected_reply, incomplete_bytes, text_bytes
 from harness.reference.template import ReferenceTemplate
 from harness.reference.tokenizer import ReferenceTokenizer
-from harness.stage import StageFailedError, StageRefusedError
+from harness.stage import Stage, StageFailedError, StageRefusedError
 from harness.values import (
     Case,
     CaseOptions,
@@ -126,38 +126,68 @@ class Recorded:
 
 
 class Reference:
-    """The reference of all five stages around one model file.
+    """The reference of all five stages around one model file; each part of it is made when it is first asked.
 
     Args:
         model: The model.
-
-    Raises:
-        UserError: the model has no template, or something that the references do not know.
-        MissingPackageError: a package of the extra `reference` is not installed.
+        finite: Refuse weights that are not finite; see `harness.reference.weights.load_weights`.
     """
 
-    def __init__(self, model: ModelRef) -> None:
+    def __init__(self, model: ModelRef, *, finite: bool = True) -> None:
         self.model = model
-        file = read_model_file(model.path)
-        self.tokenizer = ReferenceTokenizer.from_model_file(file)
-        self._context = _trained_context(file)
-        template = model.chat_template or file.metadata.get("tokenizer.chat_template")
+        self._finite = finite
+
+    @cached_property
+    def _metadata(self) -> dict[str, Any]:
+        return read_metadata(self.model.path)
+
+    @cached_property
+    def tokenizer(self) -> ReferenceTokenizer:
+        """The reference tokenizer.
+
+        Raises:
+            UserError: the vocabulary is none of those that are known, or damaged.
+        """
+        return ReferenceTokenizer.from_model_file(ModelFile(self.model.path, self._metadata, []))
+
+    @cached_property
+    def _template(self) -> ReferenceTemplate:
+        template = self.model.chat_template or self._metadata.get("tokenizer.chat_template")
         if not isinstance(template, str):
             raise UserError(
-                f"the model {model.name!r} has no chat template", "give it one: chat_template in models.toml"
+                f"the model {self.model.name!r} has no chat template", "give it one: chat_template in models.toml"
             )
         special = {
             _SPECIAL_NAMES[role]: text for role, text in self.tokenizer.special_texts.items() if role in _SPECIAL_NAMES
         }
-        self._template = ReferenceTemplate(template, special, tuple(self.tokenizer.control_tokens))
-        del file
-        self._oracle = Oracle.from_file(model.path)
+        return ReferenceTemplate(template, special, tuple(self.tokenizer.control_tokens))
+
+    @cached_property
+    def _oracle(self) -> Oracle:
+        return Oracle.from_file(self.model.path, finite=self._finite)
+
+    @cached_property
+    def _context(self) -> int:
+        return int(self._metadata[f"{self._metadata['general.architecture']}.context_length"])
 
     def __enter__(self) -> Reference:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._template.__exit__(kind, error, tb)
+        self.close()
+
+    def close(self) -> None:
+        """End the child process of the template."""
+        if "_template" in self.__dict__:
+            self._template.__exit__(None, None, None)
+
+    def load(self) -> None:
+        """Read all of the file now.
+
+        Raises:
+            UserError: it cannot be read, has no template, or holds something that the reference does not know.
+        """
+        _ = self._template, self._oracle
 
     def versions(self) -> dict[str, str]:
         """Return who makes each stage's goldens."""
@@ -179,16 +209,9 @@ class Reference:
         request = expected_request(case)
         _check_settings(case, request.settings)
         made: dict[str, Any] = {"case": case, "model": self.model.name, "request": request}
-        try:
-            prompt = self._template.render(request, case.options)
-        except StageRefusedError as refused:
-            others = self._other_prompts(case, request, None)
-            return Golden(**made, prompt=refused.refusal.model_copy(update={"policies": others}))
-        except StageFailedError as failed:
-            raise UserError(
-                f"the template of {self.model.name!r} does not render case {case.name!r}: {failed.failure.describe()}"
-            ) from failed
-        prompt = prompt.model_copy(update={"policies": self._other_prompts(case, request, prompt.text)})
+        prompt = self._prompt(case, request)
+        if isinstance(prompt, Refusal):
+            return Golden(**made, prompt=prompt)
         tokens = self._tokens(prompt)
         made |= {"prompt": prompt, "tokens": tokens}
         if len(tokens.ids) >= self._context:
@@ -196,6 +219,58 @@ class Reference:
             return Golden(**made, generation=Refusal(error="ContextLength", message=message, context=True))
         generation = self._generation(case, request, tokens)
         return Golden(**made, generation=generation, reply=self._reply(generation, request, prompt, len(tokens.ids)))
+
+    def again(self, stage: Stage, golden: Golden) -> Golden:
+        """Return a golden with what one stage must make of the very input that the golden has for it.
+
+        Args:
+            stage: A stage after the client. For inference and after it the golden's own ids are the generated ones.
+            golden: A golden, of this model file or of another one.
+
+        Raises:
+            UserError: the file cannot be read, or holds something that the reference does not know.
+        """
+        if stage is Stage.TEMPLATE:
+            return golden.model_copy(update={"prompt": self._prompt(golden.case, golden.request)})
+        if stage is Stage.TOKENIZATION:
+            assert isinstance(golden.prompt, Prompt)
+            return golden.model_copy(update={"tokens": self._tokens(golden.prompt)})
+        if stage is Stage.INFERENCE:
+            return golden.model_copy(update={"generation": self._forced(golden)})
+        assert isinstance(golden.prompt, Prompt)
+        assert golden.tokens is not None
+        assert isinstance(golden.generation, Generation)
+        reply = self._reply(golden.generation, golden.request, golden.prompt, len(golden.tokens.ids))
+        return golden.model_copy(update={"reply": reply, "streamed": None})
+
+    def _prompt(self, case: Case, request: Request) -> Prompt | Refusal:
+        try:
+            prompt = self._template.render(request, case.options)
+        except StageRefusedError as refused:
+            others = self._other_prompts(case, request, None)
+            return refused.refusal.model_copy(update={"policies": others})
+        except StageFailedError as failed:
+            raise UserError(
+                f"the template of {self.model.name!r} does not render case {case.name!r}: {failed.failure.describe()}"
+            ) from failed
+        return prompt.model_copy(update={"policies": self._other_prompts(case, request, prompt.text)})
+
+    def _forced(self, golden: Golden) -> Generation | Refusal:
+        """Return the distributions along a golden's own ids, up to the first of them that ends a generation here."""
+        assert golden.tokens is not None
+        if not isinstance(golden.generation, Generation):
+            assert golden.generation is not None
+            return golden.generation
+        ids, end = golden.generation.ids, golden.generation.finish
+        for length in range(1, len(ids)):
+            if ids[length - 1] in self.tokenizer.end_of_generation_ids:
+                ids, end = ids[:length], "end_token"
+                break
+        # Weights that are not finite give what is no number, which is then compared as such.
+        with np.errstate(invalid="ignore", over="ignore"):
+            logits = self._oracle.logits((*golden.tokens.ids, *ids[:-1]), last=len(ids))
+        distributions = Distributions.from_logits(logits).top()
+        return Generation(ids=ids, chosen=distributions.argmax(), finish=end, distributions=distributions)
 
     def _other_prompts(self, case: Case, request: Request, text: str | None) -> dict[str, str]:
         """Return the texts that declared policies would give instead, where they are others."""
@@ -360,10 +435,6 @@ def _thinking(options: CaseOptions) -> CaseOptions:
 
 def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-
-
-def _trained_context(file: ModelFile) -> int:
-    return int(file.metadata[f"{file.architecture}.context_length"])
 
 
 def _check_settings(case: Case, settings: Mapping[str, Any]) -> None:

@@ -92,10 +92,19 @@ def open_session(
     if not asked:
         raise UserError(f"none of the cases {', '.join(cases)} is asked of model {model.name!r}")
     goldens = {case.name: load_golden(project, model, case, provenance) for case in asked}
-    policies = {(policy.stage, policy.rule): policy.reason for policy in stack.policies}
     with open_stack(stack, around or model, wrap) as running:
         prepare(running)
-        yield Session(running, goldens, Judge(policies, floor_of(project, running)))
+        yield Session(running, goldens, judge_of(project, running))
+
+
+def judge_of(project: Project, running: RunningStack) -> Judge:
+    """Return what holds a running stack's traces against goldens.
+
+    Raises:
+        UserError: the file of the noise floor is wrong.
+    """
+    policies = {(policy.stage, policy.rule): policy.reason for policy in running.stack.policies}
+    return Judge(policies, floor_of(project, running))
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ class Finding(Value):
         evidence: `isolated` (fed with golden input); of what shows only in the chain `received` (a client's answer is
             not the server's), `stream` (only when streamed), `state` or `nondeterminism` (see the module); `nodes` (of
             an engine whose numbers are within the noise, but not those of a node in its network).
-        location: Of an engine's wrong numbers, where in the network the first one is.
+        location: Of an engine's wrong numbers, where in the network the first one is; of an artifact, what shows that
+            the file is wrong and not the part.
         hints: Known defects that give exactly this.
     """
 
@@ -302,7 +303,7 @@ def convict(
     cases = len({result.case for result in results})
     status: Literal["convicted", "clean", "unjudged"]
     if findings:
-        status, line = "convicted", _convicted(findings, cases)
+        status, line = "convicted", _line(findings, cases)
     elif unseen:
         status, line = "unjudged", f"could not judge: {', '.join(unseen)} unobserved"
     else:
@@ -330,23 +331,29 @@ def adding(verdict: Verdict, finding: Finding) -> Verdict:
     return verdict.model_copy(
         update={
             "status": "convicted",
-            "line": _convicted(findings, len({result.case for result in verdict.results})),
+            "line": _line(findings, len({result.case for result in verdict.results})),
             "stages": {**verdict.stages, finding.stage: said},
             "findings": tuple(sorted(findings, key=lambda one: list(Stage).index(one.stage))),
         }
     )
 
 
-def _convicted(findings: Sequence[Finding], cases: int) -> str:
-    convicted = [stage for stage in Stage if any(finding.stage is stage for finding in findings)]
-    first, *others = convicted
+def _root_causes(findings: Sequence[Finding]) -> str:
+    return f"{len(findings)} root cause{'s' if len(findings) > 1 else ''}"
+
+
+def with_findings(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
+    """Return a verdict whose findings are of another kind, or have more to say; their stages and cases stay."""
+    cases = len({result.case for result in verdict.results})
+    return verdict.model_copy(update={"findings": tuple(findings), "line": _line(findings, cases)})
+
+
+def _line(findings: Sequence[Finding], cases: int) -> str:
+    """Return the verdict that convicts, in one line."""
+    first, *others = [stage for stage in Stage if any(finding.stage is stage for finding in findings)]
     main = max((f for f in findings if f.stage is first), key=lambda f: len(f.cases))
     line = f"convicted: {first} ({main.kind}): {main.summary} [{len(main.cases)} of {cases} {_cases(cases)}]"
     return f"{line}; also convicted: {', '.join(others)}" if others else line
-
-
-def _root_causes(findings: Sequence[Finding]) -> str:
-    return f"{len(findings)} root cause{'s' if len(findings) > 1 else ''}"
 
 
 def _cases(count: int) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.artifact import Inspector
 from harness.attribution.results import Conviction, Trial
 from harness.compare.outcome import Outcome
 from harness.faults.defect import Defect
@@ -99,7 +100,7 @@ def run(
     }
     try:
         with _opened(project, stack, model, plan, defects) as session:
-            checked = check(session, plan, locator, progress)
+            checked = _inspected(project, session, check(session, plan, locator, progress))
     except NoPlaceError as none:
         return Trial(**made, ended="no place", why=str(none)), None
     except DefectError as error:
@@ -166,6 +167,14 @@ def check(session: Session, plan: Plan, locator: Locator, progress: Callable[[st
     if place is not None and not any(is_about_numbers(finding) for finding in verdict.findings):
         verdict = adding(verdict, place)
     return Checked(traces, verdict, texts, None if place is None else place.summary)
+
+
+def _inspected(project: Project, session: Session, checked: Checked) -> Checked:
+    """Return a check whose verdict tells a wrong file from a wrong part."""
+    if not checked.verdict.findings:
+        return checked
+    with closing(Inspector(project)) as inspector:
+        return replace(checked, verdict=inspector.verdict(checked.verdict, session.running, session.goldens))
 
 
 def differing(clean: Checked, hurt: Checked) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:

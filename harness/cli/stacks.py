@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -75,7 +76,7 @@ def check(
         for stack in _stacks(place, names or ()):
             wanted = bool(outputs.wanted)
             for seen in run_check(place, stack, case or (), model or (), progress, save, keep=wanted):
-                # While the stack is still open: where in the network does it go wrong?
+                # While the stack is still open.
                 checked = _explained(place, seen)
                 verdicts.append(checked.verdict)
                 if outputs.wanted:
@@ -181,13 +182,16 @@ def trace(
 
 
 def _explained(place: Project, seen: Any) -> Any:
-    """Add where an engine's first wrong number is, and what a conviction looks like, as far as that can be asked."""
+    """Add whether the file is wrong, where an engine is, and what a conviction looks like, as far as can be asked."""
     try:
+        from harness.artifact import Inspector
         from harness.hints import with_hints
         from harness.locate import Locator
     except ImportError:
         return seen
-    verdict = Locator(place).verdict(seen.verdict, seen.running, seen.goldens)
+    with contextlib.closing(Inspector(place)) as inspector:
+        verdict = inspector.verdict(seen.verdict, seen.running, seen.goldens)
+    verdict = Locator(place).verdict(verdict, seen.running, seen.goldens)
     return replace(seen, verdict=with_hints(verdict, seen.running, seen.goldens))
 
 

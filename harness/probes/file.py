@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.model_file import raw_entries
+from harness.model_file import entry_of, raw_entries
 
 _ALIGNMENT = 32
-_STRING, _UINT32, _FLOAT32 = 8, 4, 6
+_TYPES = {str: "STRING", int: "UINT32", float: "FLOAT32"}
 _TENSOR_TYPES = {"float32": 0, "float16": 1}
 _TEMPLATE = "tokenizer.chat_template"
 _TOKENS = "tokenizer.ggml.tokens"
@@ -80,11 +80,7 @@ def vocabulary_size(source: Path) -> int:
 
 
 def _entry(key: str, value: str | int | float) -> bytes:
-    if isinstance(value, str):
-        return _text(key) + struct.pack("<I", _STRING) + _text(value)
-    if isinstance(value, int):
-        return _text(key) + struct.pack("<II", _UINT32, value)
-    return _text(key) + struct.pack("<If", _FLOAT32, value)
+    return entry_of(key, value, _TYPES[type(value)])
 
 
 def _text(text: str) -> bytes:

@@ -51,14 +51,14 @@ class Oracle:
         self._n_ctx = n_ctx
 
     @classmethod
-    def from_file(cls, path: Path, *, n_ctx: int | None = None) -> Oracle:
-        """Load a GGUF; `n_ctx` as of the class.
+    def from_file(cls, path: Path, *, n_ctx: int | None = None, finite: bool = True) -> Oracle:
+        """Load a GGUF; `n_ctx` as of the class, `finite` as of `harness.reference.weights.load_weights`.
 
         Raises:
             ModelFileError: as `harness.reference.weights.load_weights`.
             MissingPackageError: the package `gguf` is not installed.
         """
-        return cls(load_weights(path), n_ctx=n_ctx)
+        return cls(load_weights(path, finite=finite), n_ctx=n_ctx)
 
     @property
     def config(self) -> ModelConfig:

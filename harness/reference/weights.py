@@ -92,8 +92,12 @@ class ModelWeights:
     rope_factors_long: Array | None
 
 
-def load_weights(path: Path) -> ModelWeights:
+def load_weights(path: Path, *, finite: bool = True) -> ModelWeights:
     """Read and dequantize a GGUF of a known architecture.
+
+    Args:
+        path: The file.
+        finite: Refuse values that are not finite; else what is computed with them is not a number either.
 
     Raises:
         ModelFileError: the file cannot be read, is of an unknown architecture, lacks a key or tensor, has a tensor of a
@@ -106,7 +110,7 @@ def load_weights(path: Path) -> ModelWeights:
     tensors = {tensor.name: tensor for tensor in model.tensors}
     shapes = _expected_shapes(config, tensors)
     _check_tensors(path, tensors, shapes)
-    arrays = {name: _dequantize(path, tensors[name], shapes[name]) for name in shapes}
+    arrays = {name: _dequantize(path, tensors[name], shapes[name], finite=finite) for name in shapes}
     return ModelWeights(
         config=config,
         token_embd=arrays["token_embd.weight"],
@@ -189,7 +193,7 @@ def _check_tensors(path: Path, tensors: dict[str, Any], shapes: dict[str, tuple[
             raise ModelFileError(f"{path} holds the tensor {name}, which the reference implementation does not know")
 
 
-def _dequantize(path: Path, tensor: Any, shape: tuple[int, ...]) -> Array:
+def _dequantize(path: Path, tensor: Any, shape: tuple[int, ...], *, finite: bool) -> Array:
     from gguf.quants import dequantize
 
     result: Array = np.empty(shape, dtype=np.float32)
@@ -206,6 +210,6 @@ def _dequantize(path: Path, tensor: Any, shape: tuple[int, ...]) -> Array:
             raise ModelFileError(
                 f"{path}: tensor {tensor.name} has the type {tensor.tensor_type.name}, which gguf cannot dequantize"
             ) from error
-        if not np.isfinite(chunk).all():
+        if finite and not np.isfinite(chunk).all():
             raise ModelFileError(f"{path}: tensor {tensor.name} holds values that are not finite", "copy it again")
     return result

@@ -18,7 +18,7 @@ def test_a_body_and_a_request_are_the_same_thing():
     tools = [{"type": "function", "function": {"name": "f"}}]
     body = {"messages": [{"role": "user", "content": "Hi"}], "tools": tools, "tool_choice": "auto", "seed": 1}
     asked = {"messages": tuple(body["messages"]), "tools": tuple(tools), "tool_choice": "auto", "settings": {"seed": 1}}
-        made = Request(**asked, defaults=())
+    made = Request(**asked, defaults=())
     assert request_of({**body, "model": "m", "stream": True, "stream_options": {}, "user": "u"}) == made
     assert body_of_request(made) == body
     assert request_of({**body, "stop": "END"}).settings["stop"] == ["END"]

@@ -1,0 +1,189 @@
+"""Whether a stage is wrong or the file that it was given: what the reference makes of the very file that is served.
+
+A golden holds for one exact file. Where another one is served, the part may do what that file says and diverge all the
+same. So the reference of the convicted stage is made anew over the file that is served and asked for the same cases:
+where the part does what the reference does, the code is right and the file is wrong, which is an `artifact`. What was
+changed in the file is not known without the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from harness.cache import remembered_sha256
+from harness.compare.inference import divergences
+from harness.compare.outcome import Outcome
+from harness.errors import MissingPackageError, UserError
+from harness.golden import Golden, GoldenError, load_provenance
+from harness.project import Project
+from harness.session import judge_of
+from harness.stack import RunningStack
+from harness.stage import Stage
+from harness.trace import Run, Trace, Tracer
+from harness.values import Failure, Generation, Refusal
+from harness.verdict import Finding, Judge, Verdict, with_findings
+
+if TYPE_CHECKING:
+    from harness.record import Reference
+
+_STAGES: Final = (Stage.TEMPLATE, Stage.TOKENIZATION, Stage.INFERENCE, Stage.POSTPROCESS)
+_TRIED: Final = 2
+"""How many cases of a finding about the engine's numbers are asked of the reference: each takes about a second."""
+_SHOWN: Final = 12
+"""How much of a hash is shown."""
+
+
+class Inspector:
+    """Tells a wrong file from a wrong part. Nothing is read unless a stage is convicted around another file.
+
+    Args:
+        project: Where the goldens are.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._references: dict[Path, Reference] = {}
+
+    def close(self) -> None:
+        """End what the references have started."""
+        for reference in self._references.values():
+            reference.close()
+        self._references.clear()
+
+    def verdict(self, verdict: Verdict, running: RunningStack, goldens: Mapping[str, Golden]) -> Verdict:
+        """Return a verdict whose findings say where the file is wrong and not the part.
+
+        Args:
+            verdict: The verdict.
+            running: The stack, still open.
+            goldens: By case.
+
+        Raises:
+            UserError: the goldens' folder is damaged.
+        """
+        found = [self._inspected(finding, running, goldens) for finding in verdict.findings]
+        return verdict if found == list(verdict.findings) else with_findings(verdict, found)
+
+    def _inspected(self, finding: Finding, running: RunningStack, goldens: Mapping[str, Golden]) -> Finding:
+        if finding.stage not in _STAGES or finding.evidence != "isolated":
+            return finding
+        path = served_file(running, finding.stage)
+        try:
+            digest = remembered_sha256(path)
+            if digest == running.model.sha256 or not self._around_the_goldens_template(running):
+                return finding
+            same, why = self._as_the_reference(finding, running, goldens, path)
+        except OSError as error:
+            return finding.model_copy(
+                update={"location": f"the file that is served cannot be read here ({error.strerror})"}
+            )
+        file = (
+            "the file that is served is not the golden's "
+            f"(SHA-256 {digest[:_SHOWN]}... instead of {running.model.sha256[:_SHOWN]}...)"
+        )
+        kind = "artifact" if same else finding.kind
+        return finding.model_copy(update={"kind": kind, "location": f"{file}, {why}"})
+
+    def _around_the_goldens_template(self, running: RunningStack) -> bool:
+        """Whether a template that replaces the file's own is the one that the goldens were made with."""
+        try:
+            load_provenance(self._project, running.model)
+        except GoldenError:
+            return False
+        return True
+
+    def _as_the_reference(
+        self, finding: Finding, running: RunningStack, goldens: Mapping[str, Golden], path: Path
+    ) -> tuple[bool, str]:
+        """Return whether the part does what the reference does with this file, and that in words."""
+        try:
+            reference = self._reference(running, path)
+            judge = judge_of(self._project, running)
+            cases = finding.cases[:_TRIED] if finding.stage is Stage.INFERENCE else finding.cases
+            for case in cases:
+                trace = _traced(running, finding.stage, goldens[case])
+                observed = trace.output(Run.ISOLATED, finding.stage)
+                if isinstance(observed, Failure) and observed.reason == "start":
+                    return _refused(reference, finding.stage, goldens[case], path)
+                if not _agree(judge, finding.stage, reference.again(finding.stage, goldens[case]), trace):
+                    return (
+                        False,
+                        "but the reference makes something else of it: the part does not do what its file says",
+                    )
+        except MissingPackageError as error:
+            return False, f"and whether the part does what its file says cannot be said: {error}"
+        except UserError as error:
+            return False, f"and what the reference would make of it is not known: {_told(error, path)}"
+        return True, "and the reference makes the same of it: the part does what its file says"
+
+    def _reference(self, running: RunningStack, path: Path) -> Reference:
+        if path not in self._references:
+            try:
+                from harness.record import Reference
+            except ImportError as error:
+                raise MissingPackageError("the reference", str(error.name), "reference") from error
+            model = running.model.model_copy(update={"path": path})
+            self._references[path] = Reference(model, finite=False)
+        return self._references[path]
+
+
+def served_file(running: RunningStack, stage: Stage) -> Path:
+    """Return the model file that a stage's part was given."""
+    own = running.stack.options.get(running.stack.stages.component(stage), {}).get("file")
+    return running.model.path if own is None else Path(own)
+
+
+def _traced(running: RunningStack, stage: Stage, golden: Golden) -> Trace:
+    runs = (Run.ISOLATED, Run.ISOLATED_STREAM) if stage is Stage.POSTPROCESS else (Run.ISOLATED,)
+    return Tracer(running).trace(golden, runs, (stage,))
+
+
+def _refused(reference: Reference, stage: Stage, golden: Golden, path: Path) -> tuple[bool, str]:
+    """Return whether the reference cannot take a file either with which a part does not start, and that in words."""
+    try:
+        if stage is not Stage.TEMPLATE:
+            reference.load()
+        elif isinstance(prompt := reference.again(stage, golden).prompt, Refusal):
+            return True, f"and the reference does not take it either: {prompt.error}: {prompt.message}"
+    except UserError as error:
+        return True, f"and the reference does not take it either: {_told(error, path)}"
+    return False, "but the reference takes it: this part cannot, or not here"
+
+
+def _told(error: UserError, path: Path) -> str:
+    return error.message.replace(str(path), "the file")
+
+
+def _agree(judge: Judge, stage: Stage, expected: Golden, trace: Trace) -> bool:
+    """Return whether a stage did what is expected, numbers within the noise."""
+    observed = trace.output(Run.ISOLATED, stage)
+    if stage is Stage.INFERENCE and isinstance(observed, Generation) and isinstance(expected.generation, Generation):
+        broken = _broken(observed)
+        if len(broken):
+            return _broken_alike(expected.generation, observed, broken, judge)
+    comparison = judge.isolated(stage, expected, trace)
+    return not comparison.outcome.bad and comparison.outcome is not Outcome.UNOBSERVED
+
+
+def _broken(generation: Generation) -> Sequence[int]:
+    """Return the positions whose numbers are none."""
+    if generation.distributions is None:
+        return ()
+    rows: Sequence[int] = np.flatnonzero(np.isnan(generation.distributions.logprobs).any(axis=1)).tolist()
+    return rows
+
+
+def _broken_alike(expected: Generation, observed: Generation, broken: Sequence[int], judge: Judge) -> bool:
+    """Return whether the same positions are no numbers, and those before the first of them are within the noise."""
+    if _broken(expected) != broken or judge.floor is None:
+        return False
+    if broken[0] == 0:
+        return True
+    assert expected.distributions is not None
+    assert observed.distributions is not None
+    before = divergences(expected.distributions.head(broken[0]), observed.distributions.head(broken[0]))
+    return bool((before <= judge.floor.limit).all())
