@@ -1,14 +1,17 @@
 """Whether a stage is wrong or the file that it was given: what the reference makes of the very file that is served.
 
 A golden holds for one exact file. Where another one is served, the part may do what that file says and diverge all the
-same. So the reference of the convicted stage is made anew over the file that is served and asked for the same cases:
-where the part does what the reference does, the code is right and the file is wrong, which is an `artifact`. What was
-changed in the file is not known without the original.
+same. Where the golden's own file is at hand and the stack can be opened again, it is swapped in: a part that is right
+with it was given a wrong file, which is an `artifact`. Otherwise the reference of the convicted stage is made anew over
+the file that is served and asked for the same cases: a part that does what the reference does is right, and the file is
+wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,16 +19,17 @@ import numpy as np
 
 from harness.cache import remembered_sha256
 from harness.compare.inference import divergences
-from harness.compare.outcome import Outcome
+from harness.compare.outcome import Difference, Outcome
 from harness.errors import MissingPackageError, UserError
+from harness.file_difference import difference
 from harness.golden import Golden, GoldenError, load_provenance
 from harness.project import Project
 from harness.session import judge_of
-from harness.stack import RunningStack
+from harness.stack import RunningStack, resolve_model
 from harness.stage import Stage
 from harness.trace import Run, Trace, Tracer
-from harness.values import Failure, Generation, Refusal
-from harness.verdict import Finding, Judge, Verdict, with_findings
+from harness.values import Failure, Generation, ModelRef, Refusal
+from harness.verdict import Finding, Judge, Verdict, adding, with_findings
 
 if TYPE_CHECKING:
     from harness.record import Reference
@@ -35,6 +39,10 @@ _TRIED: Final = 2
 """How many cases of a finding about the engine's numbers are asked of the reference: each takes about a second."""
 _SHOWN: Final = 12
 """How much of a hash is shown."""
+
+
+Reopen = Callable[[ModelRef], AbstractContextManager[RunningStack]]
+"""Opens a stack around a model, with everything else as it is."""
 
 
 class Inspector:
@@ -54,21 +62,65 @@ class Inspector:
             reference.close()
         self._references.clear()
 
-    def verdict(self, verdict: Verdict, running: RunningStack, goldens: Mapping[str, Golden]) -> Verdict:
+    def verdict(
+        self,
+        verdict: Verdict,
+        running: RunningStack,
+        goldens: Mapping[str, Golden],
+        reopen: Reopen | None = None,
+    ) -> Verdict:
         """Return a verdict whose findings say where the file is wrong and not the part.
+
+        Where nothing is convicted at the engine and its weights are not the golden's, that is a finding of its own.
 
         Args:
             verdict: The verdict.
             running: The stack, still open.
             goldens: By case.
+            reopen: Opens the same stack around another file.
 
         Raises:
             UserError: the goldens' folder is damaged.
         """
-        found = [self._inspected(finding, running, goldens) for finding in verdict.findings]
-        return verdict if found == list(verdict.findings) else with_findings(verdict, found)
+        found = [self._inspected(finding, running, goldens, reopen) for finding in verdict.findings]
+        verdict = verdict if found == list(verdict.findings) else with_findings(verdict, found)
+        if any(finding.stage is Stage.INFERENCE for finding in found):
+            return verdict
+        other = self._other_weights(running, goldens)
+        return verdict if other is None else adding(verdict, other)
 
-    def _inspected(self, finding: Finding, running: RunningStack, goldens: Mapping[str, Golden]) -> Finding:
+    def _other_weights(self, running: RunningStack, goldens: Mapping[str, Golden]) -> Finding | None:
+        path = served_file(running, Stage.INFERENCE)
+        if not path.is_file() or remembered_sha256(path) == running.model.sha256:
+            return None
+        original = self._original(running)
+        try:
+            found = None if original is None else difference(original, path)
+        except UserError:
+            return None
+        if found is None or not found.tensors:
+            return None
+        summary = f"the file that is served has other weights than the golden's: {found.describe()}"
+        return Finding(
+            stage=Stage.INFERENCE,
+            kind="artifact",
+            summary=summary,
+            cases=tuple(sorted(goldens)),
+            example=next(iter(goldens)),
+            difference=Difference(summary=summary, causes=("weights",), kind="artifact"),
+            evidence="file",
+        )
+
+    def _original(self, running: RunningStack) -> Path | None:
+        """Return the golden's own file, if it is at hand."""
+        try:
+            return resolve_model(self._project, running.model.name).path
+        except UserError:
+            return None
+
+    def _inspected(
+        self, finding: Finding, running: RunningStack, goldens: Mapping[str, Golden], reopen: Reopen | None
+    ) -> Finding:
         if finding.stage not in _STAGES or finding.evidence != "isolated":
             return finding
         path = served_file(running, finding.stage)
@@ -76,7 +128,11 @@ class Inspector:
             digest = remembered_sha256(path)
             if digest == running.model.sha256 or not self._around_the_goldens_template(running):
                 return finding
-            same, why = self._as_the_reference(finding, running, goldens, path)
+            original = self._original(running)
+            if original is not None and reopen is not None:
+                same, why = self._with_the_original(finding, running, goldens, original, reopen)
+            else:
+                same, why = self._as_the_reference(finding, running, goldens, path)
         except OSError as error:
             return finding.model_copy(
                 update={"location": f"the file that is served cannot be read here ({error.strerror})"}
@@ -85,8 +141,28 @@ class Inspector:
             "the file that is served is not the golden's "
             f"(SHA-256 {digest[:_SHOWN]}... instead of {running.model.sha256[:_SHOWN]}...)"
         )
+        if original is not None and reopen is not None:
+            with contextlib.suppress(UserError):
+                file += f": {difference(original, path).describe()}"
         kind = "artifact" if same else finding.kind
         return finding.model_copy(update={"kind": kind, "location": f"{file}, {why}"})
+
+    def _with_the_original(
+        self,
+        finding: Finding,
+        running: RunningStack,
+        goldens: Mapping[str, Golden],
+        original: Path,
+        reopen: Reopen,
+    ) -> tuple[bool, str]:
+        """Return whether the same part is right with the golden's own file, and that in words."""
+        with reopen(running.model.model_copy(update={"path": original})) as other:
+            judge = judge_of(self._project, other)
+            for case in finding.cases[:_TRIED]:
+                trace = _traced(other, finding.stage, goldens[case])
+                if not _is_right(judge, finding.stage, goldens[case], trace):
+                    return False, "but with the golden's the same part is wrong too"
+        return True, "and with the golden's the same part is right"
 
     def _around_the_goldens_template(self, running: RunningStack) -> bool:
         """Whether a template that replaces the file's own is the one that the goldens were made with."""
@@ -165,7 +241,11 @@ def _agree(judge: Judge, stage: Stage, expected: Golden, trace: Trace) -> bool:
         broken = _broken(observed)
         if len(broken):
             return _broken_alike(expected.generation, observed, broken, judge)
-    comparison = judge.isolated(stage, expected, trace)
+    return _is_right(judge, stage, expected, trace)
+
+
+def _is_right(judge: Judge, stage: Stage, golden: Golden, trace: Trace) -> bool:
+    comparison = judge.isolated(stage, golden, trace)
     return not comparison.outcome.bad and comparison.outcome is not Outcome.UNOBSERVED
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import RootModel
 
+from harness.cache import remembered_sha256
 from harness.compare.inference import Floor
 from harness.compare.outcome import Difference
 from harness.documents import read_json
@@ -266,8 +267,8 @@ class Locator:
     def verdict(self, verdict: Verdict, running: RunningStack, goldens: Mapping[str, Golden]) -> Verdict:
         """Return a verdict that says where in the network an engine's numbers begin to be wrong.
 
-        Where no case shows wrong numbers the nodes of one prompt are held all the same: what is wrong there may be too
-        small to leave the noise of what comes out.
+        Where nothing is convicted the nodes of one prompt are held all the same: what is wrong there may be too small
+        to leave the noise of what comes out.
 
         Args:
             verdict: The verdict.
@@ -276,7 +277,7 @@ class Locator:
         """
         about = [finding for finding in verdict.findings if is_about_numbers(finding)]
         if not about:
-            seen = verdict.stages[Stage.INFERENCE].status in ("cleared", "inherits")
+            seen = not verdict.findings and verdict.stages[Stage.INFERENCE].status == "cleared"
             wrong = self.wrong(running, goldens) if seen else None
             return verdict if wrong is None else adding(verdict, wrong)
         anew = self._anew(running, goldens, about[0].cases)
@@ -303,6 +304,9 @@ class Locator:
             if golden.tokens is not None and len(golden.tokens.ids) <= LONGEST
         }
         if not isinstance(part, Transparent) or not fitting:
+            return None
+        if remembered_sha256(running.model.path) != running.model.sha256:
+            # The limits were measured with the golden's file.
             return None
         case = max(fitting, key=lambda name: len(fitting[name]))
         try:

@@ -159,6 +159,9 @@ class Served(Protocol):
 class Transparent(Protocol):
     """An engine whose network can be looked into."""
 
+    def watch(self) -> None:
+        """Begin with what looking takes, so that it need not be begun anew when it is first asked."""
+
     def activations(self, ids: Sequence[int], names: Sequence[str]) -> Mapping[str, Any]:
         """Feed ids to an empty context and return what nodes compute.
 

@@ -64,7 +64,7 @@ class StageResult(Value):
     received: bool = False
 
 
-Evidence = Literal["isolated", "received", "stream", "state", "nondeterminism", "nodes"]
+Evidence = Literal["isolated", "received", "stream", "state", "nondeterminism", "nodes", "file"]
 
 
 class Finding(Value):
@@ -79,7 +79,8 @@ class Finding(Value):
         difference: How the example differs.
         evidence: `isolated` (fed with golden input); of what shows only in the chain `received` (a client's answer is
             not the server's), `stream` (only when streamed), `state` or `nondeterminism` (see the module); `nodes` (of
-            an engine whose numbers are within the noise, but not those of a node in its network).
+            an engine whose numbers are within the noise, but not those of a node in its network), `file` (of a model
+            file that is not the golden's, and shows in no output).
         location: Of an engine's wrong numbers, where in the network the first one is; of an artifact, what shows that
             the file is wrong and not the part.
         hints: Known defects that give exactly this.

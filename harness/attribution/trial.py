@@ -13,17 +13,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.artifact import Inspector
+from harness.artifact import Inspector, Reopen
 from harness.attribution.results import Conviction, Trial
 from harness.compare.outcome import Outcome
 from harness.faults.defect import Defect
 from harness.faults.places import DefectError
 from harness.faults.planting import NoPlaceError, plant
-from harness.locate import Locator, is_about_numbers
+from harness.locate import Locator
 from harness.project import Project
 from harness.session import Session, open_session
-from harness.stack import Stack
-from harness.stage import Stage
+from harness.stack import RunningStack, Stack, open_stack
+from harness.stage import Stage, Transparent
 from harness.trace import FIELDS, Run, Trace
 from harness.values import Ending, Failure, Generation, ModelRef, Prompt, Refusal, Reply, Tokens, Value
 from harness.verdict import StageResult, Verdict, adding
@@ -99,8 +99,8 @@ def run(
         "setting": setting,
     }
     try:
-        with _opened(project, stack, model, plan, defects) as session:
-            checked = _inspected(project, session, check(session, plan, locator, progress))
+        with _opened(project, stack, model, plan, defects) as (session, reopen):
+            checked = _inspected(project, session, reopen, check(session, plan, locator, progress))
     except NoPlaceError as none:
         return Trial(**made, ended="no place", why=str(none)), None
     except DefectError as error:
@@ -127,8 +127,16 @@ def run(
 @contextmanager
 def _opened(
     project: Project, stack: Stack, model: ModelRef, plan: Plan, defects: Sequence[Defect]
-) -> Iterator[Session]:
+) -> Iterator[tuple[Session, Reopen]]:
+    """Open a session with defects planted, and return with it what opens the same around another file."""
     cases = tuple(dict.fromkeys((*plan.shallow, *plan.deep)))
+
+    @contextmanager
+    def reopen(other: ModelRef) -> Iterator[RunningStack]:
+        with open_stack(planted.stack, other, planted.wrap) as running:
+            planted.prepare(running)
+            yield running
+
     with (
         plant(stack, model, defects) as planted,
         # The goldens are those of the healthy model, whatever was planted in its file or template.
@@ -136,7 +144,7 @@ def _opened(
             project, planted.stack, model, cases, planted.wrap, planted.prepare, around=planted.model
         ) as session,
     ):
-        yield session
+        yield session, reopen
 
 
 def convictions_of(verdict: Verdict) -> tuple[Conviction, ...]:
@@ -148,9 +156,10 @@ def convictions_of(verdict: Verdict) -> tuple[Conviction, ...]:
 
 
 def check(session: Session, plan: Plan, locator: Locator, progress: Callable[[str], None] = lambda _: None) -> Checked:
-    """Check an open stack by a plan."""
-    # First of all, as an engine that is to be looked into is begun anew.
-    place = locator.wrong(session.running, session.goldens)
+    """Check an open stack by a plan; the nodes of its engine where nothing else is wrong."""
+    engine = session.running.part(Stage.INFERENCE)
+    if isinstance(engine, Transparent):
+        engine.watch()
     traces: dict[str, Trace] = {}
     results: list[StageResult] = []
     for case, golden in session.goldens.items():
@@ -164,17 +173,17 @@ def check(session: Session, plan: Plan, locator: Locator, progress: Callable[[st
         if case in plan.deep and isinstance(golden.reply, Reply)
     }
     verdict = session.verdict(results)
-    if place is not None and not any(is_about_numbers(finding) for finding in verdict.findings):
+    place = None if verdict.findings else locator.wrong(session.running, session.goldens)
+    if place is not None:
         verdict = adding(verdict, place)
     return Checked(traces, verdict, texts, None if place is None else place.summary)
 
 
-def _inspected(project: Project, session: Session, checked: Checked) -> Checked:
+def _inspected(project: Project, session: Session, reopen: Reopen, checked: Checked) -> Checked:
     """Return a check whose verdict tells a wrong file from a wrong part."""
-    if not checked.verdict.findings:
-        return checked
     with closing(Inspector(project)) as inspector:
-        return replace(checked, verdict=inspector.verdict(checked.verdict, session.running, session.goldens))
+        verdict = inspector.verdict(checked.verdict, session.running, session.goldens, reopen)
+        return replace(checked, verdict=verdict)
 
 
 def differing(clean: Checked, hurt: Checked) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:

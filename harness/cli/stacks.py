@@ -187,10 +187,13 @@ def _explained(place: Project, seen: Any) -> Any:
         from harness.artifact import Inspector
         from harness.hints import with_hints
         from harness.locate import Locator
+        from harness.stack import open_stack
     except ImportError:
         return seen
     with contextlib.closing(Inspector(place)) as inspector:
-        verdict = inspector.verdict(seen.verdict, seen.running, seen.goldens)
+        verdict = inspector.verdict(
+            seen.verdict, seen.running, seen.goldens, lambda model: open_stack(seen.running.stack, model)
+        )
     verdict = Locator(place).verdict(verdict, seen.running, seen.goldens)
     return replace(seen, verdict=with_hints(verdict, seen.running, seen.goldens))
 

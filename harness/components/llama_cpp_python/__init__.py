@@ -64,9 +64,13 @@ class LlamaCppPython:
         """Call a method that a planted hook gave to the child's `Engine`."""
         return self._child.call(Stage.INFERENCE, method, **arguments)
 
+    def watch(self) -> None:
+        """Have the nodes of the graph be seen from now on."""
+        self._child.watch()
+
     def activations(self, ids: Sequence[int], names: Sequence[str]) -> Mapping[str, Any]:
         """Return what nodes of the graph compute when these ids are fed; see `harness.stage.Transparent`."""
-        self._child.watch()
+        self.watch()
         found: Mapping[str, Any] = self._child.call(Stage.INFERENCE, "activations", ids=list(ids), names=list(names))
         return found
 
