@@ -45,6 +45,9 @@ class Tapped:
         self._engine, self._moment = engine, moment
         self.last = np.empty(0, dtype=np.float32)
 
+    def watch(self) -> None:
+        """It is looked into from the start."""
+
     def activations(self, ids: Sequence[int], names: Sequence[str]) -> Mapping[str, Any]:
         """Feed ids and return nodes; see `harness.stage.Transparent`."""
         wanted, found = frozenset(names), {}

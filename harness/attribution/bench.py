@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from harness.locate import Locator
 from harness.project import Project
 from harness.stack import Stack, load_component, load_stack, resolve_model
 from harness.stage import Stage
+from harness.trace import save_trace
 
 BETWEEN = 10
 """Trials between two clean controls."""
@@ -59,6 +61,7 @@ class Bench:
         plans: What is asked of each model.
         file: A user's defects.
         parallel: Whether several run side by side, each with one thread.
+        traces: Where the traces are kept of defects that are missed or named wrong.
     """
 
     root: Path
@@ -66,9 +69,18 @@ class Bench:
     plans: Mapping[str, Plan]
     file: Path | None = None
     parallel: bool = True
+    traces: Path | None = None
 
 
-def bench_of(project: Project, stack: str, models: Sequence[str], deep: int, jobs: int, file: Path | None) -> Bench:
+def bench_of(
+    project: Project,
+    stack: str,
+    models: Sequence[str],
+    deep: int,
+    jobs: int,
+    file: Path | None,
+    traces: Path | None = None,
+) -> Bench:
     """Return a bench around models of a stack.
 
     Args:
@@ -78,13 +90,14 @@ def bench_of(project: Project, stack: str, models: Sequence[str], deep: int, job
         deep: How many cases of each model are asked in full.
         jobs: How many trials run side by side.
         file: A user's defects.
+        traces: Where the traces are kept of defects that are missed or named wrong.
 
     Raises:
         UserError: something named does not exist.
     """
     loaded = load_stack(project, stack)
     plans = {name: plan_for(project, name, deep) for name in models or loaded.models}
-    return Bench(project.root, stack, plans, None if file is None else file.resolve(), jobs > 1)
+    return Bench(project.root, stack, plans, None if file is None else file.resolve(), jobs > 1, traces)
 
 
 def plan_for(project: Project, name: str, deep: int) -> Plan:
@@ -136,7 +149,17 @@ def setup_of(bench: Bench, jobs: Sequence[Job]) -> Setup:
         shallow={name: plan.shallow for name, plan in bench.plans.items()},
         deep={name: plan.deep for name, plan in bench.plans.items()},
         names=tuple(job.name for job in jobs),
+        versions=_versions(load_stack(Project(bench.root), bench.stack)),
     )
+
+
+def _versions(stack: Stack) -> dict[str, str]:
+    found = {}
+    for name in stack.components:
+        distribution, _ = load_component(name).requires
+        if distribution:
+            found[name] = f"{distribution} {importlib.metadata.version(distribution)}"
+    return found
 
 
 def run_bench(
@@ -238,8 +261,11 @@ def do(bench: Bench, job: Job) -> Trial:
     clean, plan, left_out = _clean(bench.root, bench.stack, bench.parallel, job.model, bench.plans[job.model])
     # In another healthy setting other bits are no effect of anything.
     held = None if job.setting else clean
-    trial, _ = run(project, stack, model, plan, defects, held, locator, name=job.name, setting=job.setting)
+    trial, checked = run(project, stack, model, plan, defects, held, locator, name=job.name, setting=job.setting)
     trial = trial.model_copy(update={"left_out": left_out})
+    if bench.traces is not None and checked is not None and _is_wrong(trial, defects):
+        for case in plan.deep:
+            save_trace(checked.traces[case], bench.traces / job.name)
     if job.trusted:
         return trial
     _, after = run(project, _stack(bench, ""), model, plan, (), None, locator, name=job.name)
@@ -250,6 +276,14 @@ def do(bench: Bench, job: Job) -> Trial:
         return trial
     stages = ", ".join(stage for stage in Stage if stage in left)
     return trial.model_copy(update={"ended": "leaks", "why": f"the clean stack after it is another: {stages}"})
+
+
+def _is_wrong(trial: Trial, defects: Sequence[Defect]) -> bool:
+    """Return whether a defect that took effect was missed or named wrong."""
+    if len(defects) != 1 or not trial.effective:
+        return False
+    named = trial.named
+    return named is None or (named.stage, named.kind) != (defects[0].stage, defects[0].kind)
 
 
 @lru_cache(maxsize=8)

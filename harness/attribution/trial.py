@@ -16,6 +16,7 @@ from typing import Any
 from harness.artifact import Inspector, Reopen
 from harness.attribution.results import Conviction, Trial
 from harness.compare.outcome import Outcome
+from harness.errors import UserError
 from harness.faults.defect import Defect
 from harness.faults.places import DefectError
 from harness.faults.planting import NoPlaceError, plant
@@ -103,7 +104,7 @@ def run(
             checked = _inspected(project, session, reopen, check(session, plan, locator, progress))
     except NoPlaceError as none:
         return Trial(**made, ended="no place", why=str(none)), None
-    except DefectError as error:
+    except (DefectError, UserError) as error:
         return Trial(**made, ended="raised", why=str(error)), None
     raised = next((said for said in map(_raised, checked.traces.values()) if said is not None), None)
     if raised is not None:

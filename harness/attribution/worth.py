@@ -7,14 +7,19 @@ case, and is counted apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pydantic import Field
 
+from harness.attribution.published import load_published
 from harness.attribution.results import Setup, Trial
 from harness.faults.defect import Defect
+from harness.project import find_project
 from harness.stage import Stage
 from harness.values import Value
 
+PUBLISHED = Path("docs") / "studies" / "attribution.json"
+"""Where the results of the shipped suite are, in a checkout."""
 _STEPS = 200_000
 """Branches that the search for the smallest set may try; after that the best one found is given."""
 
@@ -102,6 +107,19 @@ def worth_of(
             if (published or {}).get(name)
         },
     )
+
+
+def shipped() -> dict[str, tuple[str, ...]]:
+    """Return by defect the cases of the shipped suite that notice it, as far as results were published with it."""
+    path = find_project().root / PUBLISHED
+    if not path.is_file():
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for summary in load_published(path).stacks.values():
+        for told in summary.defects:
+            cases = (case for stage in (told.stage, *told.touches) for case in told.noticed_by.get(stage, ()))
+            found[told.id] = tuple(dict.fromkeys((*found.get(told.id, ()), *cases)))
+    return found
 
 
 def noticing(trial: Trial, defect: Defect) -> frozenset[str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from harness.project import Project
 
 _STATUS = {"right": CLEAN, "wrong": CONVICTED, "unjudged": UNJUDGED}
+_COUNT, _DEEP, _ALL = 240, 6, 1 << 30
 _LONGEST = 40
 """Characters of a trial's name beside the progress."""
 
@@ -53,7 +54,17 @@ def attribute(
         Path | None,
         typer.Option("--defects", metavar="FILE.py", help="Your own defects instead; --only '*' takes ours as well."),
     ] = None,
-    deep: Annotated[int, typer.Option("--deep", min=1, help="Cases of each model that are asked in full.")] = 8,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=0, help="So many, of every stage, kind and place in turn; 0 takes all. Else 240."),
+    ] = None,
+    suite: Annotated[
+        bool, typer.Option("--suite", help="Say what the cases are worth: what they miss, which add nothing.")
+    ] = False,
+    deep: Annotated[
+        int | None,
+        typer.Option("--deep", min=1, help="Cases of each model that are asked in full. Else 6; all for --suite."),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trials side by side, each with one thread.")] = 2,
     pairs: Annotated[int, typer.Option("--pairs", min=0, help="Two defects at once, so many times.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the bench in the folder.")] = False,
@@ -75,12 +86,19 @@ def attribute(
     from harness.attribution.pairs import draw_pairs
     from harness.attribution.published import load_published
     from harness.attribution.published import publish as put
+    from harness.attribution.selection import of_stack, spread
     from harness.attribution.summary import summarise
+    from harness.attribution.worth import shipped, worth_of
     from harness.report import machine
     from harness.report.attribution.console import print_bench, print_catalogue
+    from harness.report.attribution.worth import print_worth
+    from harness.stack import load_stack
 
     known = known_defects(defects)
-    chosen = _chosen(known, only or (), defects)
+    place = project_at(project)
+    chosen = of_stack(_chosen(known, only or (), defects), load_stack(place, stack))
+    if count != 0 and not (only or defects):
+        chosen = spread(chosen, count or _COUNT)
     if listed:
         if form is Format.JSON:
             print(machine.to_json(machine.DEFECTS, exit_status=CLEAN, defects=[_labels(one) for one in chosen]))
@@ -93,8 +111,8 @@ def attribute(
     if publish is not None and publish.exists():
         load_published(publish)
     _check(out, resume)
-    place = project_at(project)
-    bench = bench_of(place, stack, model or _models(place, stack, chosen), deep, jobs, defects)
+    many = deep or (_ALL if suite else _DEEP)
+    bench = bench_of(place, stack, model or _models(place, stack, chosen), many, jobs, defects, out / "traces")
     work = jobs_of(bench, chosen, draw_pairs([one for one in chosen if not _own(one, defects)], pairs))
     if not any(job.defects for job in work):
         raise UserError("none of these defects shows around these models", "harness attribute --list has all")
@@ -103,15 +121,19 @@ def attribute(
         trials = run_bench(
             bench, work, out, jobs, lambda name, done, total: progress(f"trials: {_short(name)}", done, total)
         )
-    summary = summarise(setup_of(bench, work), trials, known)
+    setup = setup_of(bench, work)
+    summary = summarise(setup, trials, known)
+    worth = [worth_of(setup, trials, known, name, shipped()) for name in setup.models] if suite else []
     outputs.write(summary)
     if publish is not None:
         put(publish, summary)
     status = _STATUS[summary.status]
     if form is Format.JSON:
-        print(machine.to_json(machine.ATTRIBUTE, exit_status=status, summary=summary))
+        print(machine.to_json(machine.ATTRIBUTE, exit_status=status, summary=summary, worth=worth))
     else:
         print_bench(console(), summary)
+        for one in worth:
+            print_worth(console(), one)
     raise typer.Exit(status)
 
 
