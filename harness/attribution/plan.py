@@ -9,7 +9,8 @@ from harness.golden import Golden
 from harness.values import Generation, Tokens
 
 _ID_COST = 4
-"""What a generated id costs in ids of a prompt: it is evaluated alone, and again in both chained runs."""
+"""What an id that is evaluated alone costs in ids of a prompt."""
+_UNLIMITED = 64
 _CASE_COST = 20
 """What a case costs beside its ids."""
 
@@ -41,7 +42,12 @@ def _worth(golden: Golden, covered: set[str]) -> float:
 
 
 def cost_of(golden: Golden) -> int:
-    """Return what a case costs in full, in ids of a prompt."""
+    """Return what a case costs in full, in ids of a prompt.
+
+    The prompt is evaluated chained and isolated, the golden's ids once, and what is generated freely in both chained
+    runs: as much as the golden's where those are the reference's own choice, else up to the limit asked for.
+    """
     prompt = len(golden.tokens.ids) if isinstance(golden.tokens, Tokens) else 0
-    generated = len(golden.generation.ids) if isinstance(golden.generation, Generation) else 0
-    return _CASE_COST + prompt + _ID_COST * generated
+    forced = len(golden.generation.ids) if isinstance(golden.generation, Generation) else 0
+    free = forced if golden.case.options.script is None else int(golden.request.settings.get("max_tokens", _UNLIMITED))
+    return _CASE_COST + 2 * prompt + _ID_COST * (forced + 2 * free)

@@ -132,6 +132,12 @@ def _opened(
     """Open a session with defects planted, and return with it what opens the same around another file."""
     cases = tuple(dict.fromkeys((*plan.shallow, *plan.deep)))
 
+    def prepare(running: RunningStack) -> None:
+        planted.prepare(running)
+        engine = running.part(Stage.INFERENCE)
+        if isinstance(engine, Transparent):
+            engine.watch()
+
     @contextmanager
     def reopen(other: ModelRef) -> Iterator[RunningStack]:
         with open_stack(planted.stack, other, planted.wrap) as running:
@@ -141,9 +147,7 @@ def _opened(
     with (
         plant(stack, model, defects) as planted,
         # The goldens are those of the healthy model, whatever was planted in its file or template.
-        open_session(
-            project, planted.stack, model, cases, planted.wrap, planted.prepare, around=planted.model
-        ) as session,
+        open_session(project, planted.stack, model, cases, planted.wrap, prepare, around=planted.model) as session,
     ):
         yield session, reopen
 
@@ -158,9 +162,6 @@ def convictions_of(verdict: Verdict) -> tuple[Conviction, ...]:
 
 def check(session: Session, plan: Plan, locator: Locator, progress: Callable[[str], None] = lambda _: None) -> Checked:
     """Check an open stack by a plan; the nodes of its engine where nothing else is wrong."""
-    engine = session.running.part(Stage.INFERENCE)
-    if isinstance(engine, Transparent):
-        engine.watch()
     traces: dict[str, Trace] = {}
     results: list[StageResult] = []
     for case, golden in session.goldens.items():
