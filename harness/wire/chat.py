@@ -86,6 +86,8 @@ def answer_of(reply: Reply) -> Json | list[Json]:
 def _whole(answer: Json) -> Reply:
     choice = answer["choices"][0]
     message = choice["message"]
+    if message["role"] != "assistant":
+        raise ValueError(f"the role is {message['role']!r}")
     calls = message.get("tool_calls")
     return Reply(
         content=message.get("content"),
