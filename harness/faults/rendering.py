@@ -49,6 +49,15 @@ class HurtRenderer:
         except Exception:  # noqa: BLE001 - a template that is hurt may raise anything
             return None
 
+    def healthy(self, given: Json, options: Json) -> str:
+        """Return what a request is rendered to.
+
+        Args:
+            given: `messages`, `tools` and `tool_choice`.
+            options: The case's.
+        """
+        return self._rendered(self._template, given, CaseOptions.model_validate(options))
+
     def _rendered(self, template: str, given: Json, options: CaseOptions) -> str:
         keywords: Json = {**self._special_texts, **options.template_kwargs}
         if given["tool_choice"] is not None:
