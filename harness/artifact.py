@@ -23,6 +23,7 @@ from harness.compare.outcome import Difference, Outcome
 from harness.errors import MissingPackageError, UserError
 from harness.file_difference import difference
 from harness.golden import Golden, GoldenError, load_provenance
+from harness.model_file import read_metadata
 from harness.project import Project
 from harness.session import judge_of
 from harness.stack import RunningStack, resolve_model
@@ -98,9 +99,10 @@ class Inspector:
             found = None if original is None else difference(original, path)
         except UserError:
             return None
-        if found is None or not found.tensors:
+        settings = f"{read_metadata(path).get('general.architecture')}."
+        if found is None or not (found.tensors or any(key.startswith(settings) for key in found.keys)):
             return None
-        summary = f"the file that is served has other weights than the golden's: {found.describe()}"
+        summary = f"the file that is served holds another network than the golden's: {found.describe()}"
         return Finding(
             stage=Stage.INFERENCE,
             kind="artifact",

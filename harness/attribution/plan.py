@@ -18,15 +18,16 @@ _CASE_COST = 20
 def plan_of(goldens: Mapping[str, Golden], deep: int) -> Plan:
     """Return a plan: every case up to tokenization and on made-up ids, so many of them in full.
 
-    Cases are taken one by one: the next is the one that covers most of what none before it covers, for its cost.
+    Of each way in which the model itself ends an answer the cheapest case comes first, and of those drawn. The others are taken one by
+    one: the next is the one that covers most of what none before it covers, for its cost.
 
     Args:
         goldens: The goldens, by case.
         deep: How many cases are run in full; all of them where there are no more.
     """
     candidates = {name: golden for name, golden in goldens.items() if isinstance(golden.generation, Generation)}
-    chosen: list[str] = []
-    covered: set[str] = set()
+    chosen = _endings(candidates)[:deep]
+    covered = {tag for name in chosen for tag in candidates.pop(name).case.covers}
     while candidates and len(chosen) < deep:
         best = max(candidates, key=lambda name: _worth(candidates[name], covered))
         golden = candidates.pop(best)
@@ -34,6 +35,19 @@ def plan_of(goldens: Mapping[str, Golden], deep: int) -> Plan:
         chosen.append(best)
     shallow = tuple(name for name in goldens if name not in chosen)
     return Plan(shallow=shallow, deep=tuple(name for name in goldens if name in chosen))
+
+
+def _endings(goldens: Mapping[str, Golden]) -> list[str]:
+    """Return the cheapest case of each way in which an answer ends that the model gives by itself, and of drawn ones."""
+    cheapest: dict[str, str] = {}
+    for name in sorted(goldens, key=lambda name: cost_of(goldens[name])):
+        golden = goldens[name]
+        plain = golden.case.options.script is None and not golden.case.options.continue_final_message
+        if isinstance(golden.generation, Generation) and plain:
+            # Of an answer that is drawn nobody can say how it must end.
+            greedy = golden.request.settings.get("temperature") == 0
+            cheapest.setdefault(golden.generation.finish if greedy else "drawn", name)
+    return list(cheapest.values())
 
 
 def _worth(golden: Golden, covered: set[str]) -> float:

@@ -184,17 +184,18 @@ def token_type(copy: ModelCopy, text: str, number: int) -> None:
     copy.set(_TYPES, types)
 
 
-@_postprocess(
+@_inference(
     "art-eos-full-stop",
     sentence="The file names the full stop as the token that ends a generation.",
     references=("vllm-project/vllm#4180", "unslothai/unsloth#468"),
-    touches=(Stage.INFERENCE,),
+    touches=(Stage.POSTPROCESS,),
     text=".",
 )
-@_postprocess(
+@_inference(
     "art-eos-end-of-text",
     sentence="The file names the token that ends a document as the one that ends a turn.",
     references=("oobabooga/textgen#5885",),
+    touches=(Stage.POSTPROCESS,),
     text="<|endoftext|>",
 )
 def end_token(copy: ModelCopy, text: str) -> None:
