@@ -18,8 +18,8 @@ _CASE_COST = 20
 def plan_of(goldens: Mapping[str, Golden], deep: int) -> Plan:
     """Return a plan: every case up to tokenization and on made-up ids, so many of them in full.
 
-    Of each way in which the model itself ends an answer the cheapest case comes first, and of those drawn. The others are taken one by
-    one: the next is the one that covers most of what none before it covers, for its cost.
+    Of each way in which the model itself ends an answer the cheapest case comes first, and of those that are drawn. The
+    others are taken one by one: the next is the one that covers most of what none before it covers, for its cost.
 
     Args:
         goldens: The goldens, by case.
@@ -38,7 +38,7 @@ def plan_of(goldens: Mapping[str, Golden], deep: int) -> Plan:
 
 
 def _endings(goldens: Mapping[str, Golden]) -> list[str]:
-    """Return the cheapest case of each way in which an answer ends that the model gives by itself, and of drawn ones."""
+    """Return the cheapest case of each way in which an answer of the model's own ends, and of those that are drawn."""
     cheapest: dict[str, str] = {}
     for name in sorted(goldens, key=lambda name: cost_of(goldens[name])):
         golden = goldens[name]

@@ -95,10 +95,7 @@ def attribute(
     from harness.stack import load_stack
 
     known = known_defects(defects)
-    place = project_at(project)
-    chosen = of_stack(_chosen(known, only or (), defects), load_stack(place, stack))
-    if count != 0 and not (only or defects):
-        chosen = spread(chosen, count or _COUNT)
+    chosen = _chosen(known, only or (), defects)
     if listed:
         if form is Format.JSON:
             print(machine.to_json(machine.DEFECTS, exit_status=CLEAN, defects=[_labels(one) for one in chosen]))
@@ -111,6 +108,10 @@ def attribute(
     if publish is not None and publish.exists():
         load_published(publish)
     _check(out, resume)
+    place = project_at(project)
+    chosen = of_stack(chosen, load_stack(place, stack))
+    if count != 0 and not (only or defects):
+        chosen = spread(chosen, count or _COUNT)
     many = deep or (_ALL if suite else _DEEP)
     bench = bench_of(place, stack, model or _models(place, stack, chosen), many, jobs, defects, out / "traces")
     work = jobs_of(bench, chosen, draw_pairs([one for one in chosen if not _own(one, defects)], pairs))

@@ -20,13 +20,14 @@ from tests.attribution.made import trial
 
 MODEL = "smollm2-135m-instruct"
 OURS = (
+    "cli-temperature-dropped",
     "tpl-generation-prompt-lost",
     "tok-parse-special-ignored",
-    "tok-double-bos",
     "eng-rope-base",
-    "eng-logits-scaled",
-    "eng-top-token-dropped",
-    "smp-hidden-repeat-penalty",
+    "eng-rms-eps-1e-6",
+    "smp-top-k-one",
+    "art-pre-gpt-2",
+    "pp-content-lost",
 )
 OWN = """
 from harness.faults import defect

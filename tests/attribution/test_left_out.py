@@ -24,7 +24,7 @@ PLAN = Plan(shallow=("markup", "whitespace"), deep=("no-system", "empty-answer")
 def test_cases_that_convict_the_clean_stack_are_left_out_and_told(project, monkeypatch, wrong, left):
     asked: list[tuple[Plan, tuple[str, ...]]] = []
 
-    def run(project, stack, model, plan, defects, clean, *, name, setting=""):
+    def run(project, stack, model, plan, defects, clean, locator, *, name, setting=""):
         cases = (*plan.shallow, *plan.deep)
         asked.append((plan, () if clean is None else tuple(clean.traces)))
         bad = [result(Stage.POSTPROCESS, case, unexplained=("chained", difference("lost"))) for case in wrong]
