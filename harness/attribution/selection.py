@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.faults.defect import Defect
+from harness.faults.planting import missing_place
 from harness.stack import Stack
 
 
 def of_stack(defects: Sequence[Defect], stack: Stack) -> list[Defect]:
-    """Return the defects that are not of a component that the stack lacks."""
-    return [one for one in defects if one.component is None or one.component in stack.components]
+    """Return the defects that the stack has a place for."""
+    return [one for one in defects if missing_place(stack, one) is None]
 
 
 def spread(defects: Sequence[Defect], count: int) -> list[Defect]:

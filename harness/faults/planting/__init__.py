@@ -59,14 +59,11 @@ def plant(stack: Stack, model: ModelRef, defects: Sequence[Defect]) -> Iterator[
     outside: list[Defect] = []
     with ExitStack() as opened:
         for one in defects:
+            missing = missing_place(stack, one)
+            if missing is not None:
+                raise NoPlaceError(missing)
             component = one.component or stack.stages.component(one.stage)
-            if component not in stack.components:
-                raise NoPlaceError(f"the stack {stack.name!r} has no component {component!r}")
             function = one.planting()
-            if one.place in _NOT_THERE.get(component, ()):
-                raise NoPlaceError(f"{component} shows no place {one.place.value!r}")
-            if one.place is Place.RECEIVED and not issubclass(load_component(component), Caller):
-                raise NoPlaceError(f"{component} is no client of a server")
             if one.place is Place.SOURCE:
                 model = model.model_copy(update={"chat_template": function(template_of(model))})
             elif one.place is Place.OPTIONS:
@@ -89,6 +86,19 @@ def plant(stack: Stack, model: ModelRef, defects: Sequence[Defect]) -> Iterator[
             wrap=lambda name, part: _wrapped(stack, name, part, outside),
             prepare=lambda running: _prepare(running, inside),
         )
+
+
+def missing_place(stack: Stack, defect: Defect) -> str | None:
+    """Return why a stack has no place for a defect; None where it has."""
+    component = defect.component or stack.stages.component(defect.stage)
+    if component not in stack.components:
+        return f"the stack {stack.name!r} has no component {component!r}"
+    inside_only = component not in _IN_CHILD and defect.place in (Place.ENVIRONMENT, Place.PART)
+    if inside_only or defect.place in _NOT_THERE.get(component, ()):
+        return f"{component} shows no place {defect.place.value!r}"
+    if defect.place is Place.RECEIVED and not issubclass(load_component(component), Caller):
+        return f"{component} is no client of a server"
+    return None
 
 
 def template_of(model: ModelRef) -> str:
