@@ -76,7 +76,8 @@ class Server(TappedLlama):
         if plan.forced is not None:
             # What ends a generation was kept from ending this one.
             settings.pop("stop", None)
-        return {**found, "settings": settings}
+        # What it was not asked for is the server's own default, not the binding's.
+        return {**found, "settings": settings, "defaults": None}
 
     def _restore(self) -> None:
         if self._kept is not None:

@@ -27,7 +27,8 @@ def print_worth(console: Console, worth: Worth) -> None:
     _print_names(console, "triggered by no case", worth.without_effect, worth.suggestions)
     _print_names(console, "cases that add nothing that others do not notice as well", worth.idle)
     best = "as many are needed at least" if worth.exact else "fewer may do"
-    what = f"{len(worth.smallest)} cases notice as much as all {len(worth.noticed)} ({best})"
+    few = "1 case notices" if len(worth.smallest) == 1 else f"{len(worth.smallest)} cases notice"
+    what = f"{few} as much as all {len(worth.noticed)} ({best})"
     _print_names(console, what, worth.smallest)
 
 
