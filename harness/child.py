@@ -37,7 +37,8 @@ class Child:
                 said = Refusal.of(error.error, error.message)
                 self._no_start = Failure(reason="start", message=f"{said.error}: {said.message}", log=error.log)
             except WorkerDiedError as death:
-                self._no_start = death.failure
+                ended = death.failure.model_copy(update={"log": ()}).describe()
+                self._no_start = death.failure.model_copy(update={"reason": "start", "message": ended})
         if self._no_start is not None:
             raise StageFailedError(self._no_start)
 

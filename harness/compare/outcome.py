@@ -13,6 +13,15 @@ from harness.values import Failure, Refusal, Unobserved, Value
 START = "start\0"
 """How the cause of a failed start begins."""
 
+_FROM_OUTSIDE = ("SIGILL", "SIGKILL", "SIGBUS")
+"""An instruction that this processor lacks, the kernel that is out of memory, a mapped file that is cut off."""
+_NOT_HERE = (
+    "no kernel image is available",
+    "driver version is insufficient",
+    "out of memory",
+    "cannot allocate memory",
+)
+"""What a part's last words say where this machine is not what it needs (CUDA's and libc's messages)."""
 Kind = Literal["integration", "engine", "artifact", "environment"]
 
 
@@ -149,8 +158,13 @@ def _failed(failure: Failure) -> Comparison:
 
 
 def _kind_of(failure: Failure) -> Kind:
-    """A part that cannot run here, or says it cannot take a file that the reference took, is in a wrong environment."""
-    return "environment" if failure.reason == "start" or failure.signal == "SIGILL" else "engine"
+    """A part that cannot run here, or says it cannot take a file that the reference took, is in a wrong environment.
+
+    So is one that is ended from outside, or whose file or memory goes away under it.
+    """
+    said = "\n".join(failure.log).lower()
+    here = failure.reason != "start" and failure.signal not in _FROM_OUTSIDE
+    return "engine" if here and not any(words in said for words in _NOT_HERE) else "environment"
 
 
 def _refused(golden: Any, refusal: Refusal) -> Comparison:

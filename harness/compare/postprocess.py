@@ -8,8 +8,18 @@ from collections.abc import Mapping
 from harness.compare import calls
 from harness.compare.client import differing
 from harness.compare.hunks import hunks
-from harness.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged, equivalent, told_as
-from harness.values import Ending, Failure, Reply
+from harness.compare.outcome import (
+    EQUAL,
+    Comparison,
+    Difference,
+    Hunk,
+    compare_endings,
+    diverged,
+    equivalent,
+    told_as,
+    unobserved,
+)
+from harness.values import Ending, Failure, Refusal, Reply
 
 _REPLACEMENT = "\ufffd"
 _UNITS = re.compile(r"\w+|\s|[^\w\s]")
@@ -23,6 +33,8 @@ def compare(golden: Reply, observed: Reply | Ending | None, policies: Mapping[st
         observed: The stack's.
         policies: The policies that the stack declares, with their reasons.
     """
+    if isinstance(observed, Refusal) and observed.context:
+        return unobserved("the prompt is longer than this part's context")
     ended = compare_endings(golden, observed)
     if ended is not None:
         # What cannot be read as an answer was put together wrongly, whatever the engine gave.
