@@ -220,7 +220,7 @@ def test_an_edited_template_is_the_files(opened, copied, inspector):
 def test_a_template_that_does_not_compile_is_the_files(opened, copied, inspector):
     with opened(copied(lambda copy: template_edited(copy, "{% endfor %}", "")), SHORT) as session:
         before, after = verdicts(session, inspector, Stage.TEMPLATE)
-    assert [one.kind for one in before.findings] == ["environment"]
+    assert [one.kind for one in before.findings] == ["integration"]
     (finding,) = after.findings
     assert finding.kind == "artifact"
     assert ", and the reference does not take it either: TemplateSyntaxError: " in finding.location

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.project import Project
 
 _STATUS = {"right": CLEAN, "wrong": CONVICTED, "unjudged": UNJUDGED}
-_COUNT, _DEEP, _ALL = 240, 6, 1 << 30
+_COUNT, _DEEP, _ALL = 200, 6, 1 << 30
 _LONGEST = 40
 """Characters of a trial's name beside the progress."""
 
@@ -56,7 +56,7 @@ def attribute(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("--count", min=0, help="So many, of every stage, kind and place in turn; 0 takes all. Else 240."),
+        typer.Option("--count", min=0, help="So many, of every stage, kind and place in turn; 0 takes all. Else 200."),
     ] = None,
     suite: Annotated[
         bool, typer.Option("--suite", help="Say what the cases are worth: what they miss, which add nothing.")

@@ -35,8 +35,5 @@ NOT_PLANTED: Final[Mapping[str, str]] = {
     "env-transformers5": "it needs an old vLLM beside a new transformers; neither stack that is measured has them",
     "env-wheel-libc": "the library is loaded before anything can be planted in its process; env-illegal-instr ends so",
     "tok-convert-regression": "it is art-turn-token-normal: a token that a conversion declares to be of another type",
-    "tok-gemma-tabs": "add_space_prefix is read for SentencePiece's vocabularies alone; see art-add-space-prefix",
-    "tok-retok-space-growth": "add_space_prefix is read for SentencePiece's vocabularies alone",
-    "tok-ugm-bytefallback": "a Unigram vocabulary is needed, and no model here has one",
 }
 """Why, by the id of the reported defect."""
