@@ -80,7 +80,9 @@ def _essence(value: object) -> object:
     if isinstance(value, Tokens):
         return value.ids
     if isinstance(value, Request):
-        return value.model_dump(include={"messages", "tools", "tool_choice", "settings"})
+        # What the part sets by itself nobody asked for.
+        settings = {name: one for name, one in value.settings.items() if name not in (value.defaults or ())}
+        return {**value.model_dump(include={"messages", "tools", "tool_choice"}), "settings": settings}
     if isinstance(value, Reply):
         return value.model_dump(include={"content", "reasoning", "tool_calls", "finish_reason"})
     return None

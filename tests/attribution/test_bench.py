@@ -26,7 +26,7 @@ OURS = (
     "eng-rope-base",
     "eng-rms-eps-1e-6",
     "smp-top-k-one",
-    "art-pre-gpt-2",
+    "art-merges-first-half",
     "pp-content-lost",
 )
 OWN = """
