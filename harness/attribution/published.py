@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from pathlib import Path
 
 from pydantic import Field
@@ -11,6 +13,8 @@ from harness.attribution.summary import Summary
 from harness.documents import read_json
 from harness.golden import write_file
 from harness.values import Value
+
+_FOLDER = re.compile(re.escape(tempfile.gettempdir()) + r"/harness-[^/\"\s]*/")
 
 
 class Published(Value):
@@ -53,4 +57,5 @@ def _written(stacks: dict[str, Summary]) -> str:
             lines = json.dumps(value) if not rows else "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]"
             fields.append(f"{json.dumps(field)}: {lines}")
         parts.append(f"{json.dumps(name)}: {{\n" + ",\n".join(fields) + "\n}")
-    return '{"stacks": {\n' + ",\n".join(parts) + "\n}}\n"
+    # A copy of a model that did not load was in a folder of its own, which is nobody's business.
+    return _FOLDER.sub("", '{"stacks": {\n' + ",\n".join(parts) + "\n}}\n")
