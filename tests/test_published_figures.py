@@ -109,6 +109,7 @@ def test_each_example_does_what_its_sentence_says(examples):
     assert plant(Place.ANSWER, whole, seen)["choices"][0]["finish_reason"] == "stop"
     chunks = [{"choices": [{"delta": {}, "finish_reason": end}]} for end in (None, "length")]
     assert [one["choices"][0]["finish_reason"] for one in plant(Place.ANSWER, chunks, seen)] == [None, "stop"]
+    assert plant(Place.RECEIVED, {"content": "a", "reasoning": "b"}) == {"content": "a", "reasoning": None}
     engine = SimpleNamespace(formatter=SimpleNamespace(add_generation_prompt=True))
     plant(Place.PART, engine)
     assert engine.formatter.add_generation_prompt is False

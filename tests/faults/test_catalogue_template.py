@@ -16,6 +16,7 @@ from harness.faults.catalogue.template_mutants import mutated
 from harness.faults.defect import Place
 from harness.faults.planting import template_of
 from harness.fuzz.template.golden_cases import GoldenCase, golden_cases
+from harness.locate import Locator
 from harness.project import Project
 from harness.stack import Stack, resolve_model
 from harness.stage import Stage
@@ -297,7 +298,8 @@ def test_another_source_is_held_against_the_goldens_of_the_healthy_one(
     project: Project, real_stack: Stack, smollm: ModelRef
 ) -> None:
     hurt = ALL["tpl-gguf-template-drift"]
-    trial, _ = run(project, real_stack, smollm, Plan(("no-system", "system-and-user"), ()), [hurt], None, name="drift")
+    plan, locator = Plan(("no-system", "system-and-user"), ()), Locator(project)
+    trial, _ = run(project, real_stack, smollm, plan, [hurt], None, locator, name="drift")
     assert (trial.ended, trial.by_stage) == ("judged", {Stage.TEMPLATE: ("no-system",)})
 
 
