@@ -15,7 +15,12 @@ from harness.faults.places import module_at
 def catalogue() -> Mapping[str, Defect]:
     """Return every defect of ours, by id, in the order of their modules."""
     ours = [importlib.import_module(f"{__name__}.{one.name}").__name__ for one in pkgutil.iter_modules(__path__)]
-    return {name: one for name, one in registered().items() if one.hook.rpartition(":")[0] in ours}
+    # Whichever module was imported first.
+    return {name: one for module in ours for name, one in registered().items() if _module(one) == module}
+
+
+def _module(defect: Defect) -> str:
+    return defect.hook.rpartition(":")[0]
 
 
 def defects_in(path: Path) -> Mapping[str, Defect]:
@@ -26,7 +31,7 @@ def defects_in(path: Path) -> Mapping[str, Defect]:
     """
     catalogue()
     name = module_at(path).__name__
-    found = {key: one for key, one in registered().items() if one.hook.rpartition(":")[0] == name}
+    found = {key: one for key, one in registered().items() if _module(one) == name}
     if not found:
         raise UserError(f"{path} registers no defect", "decorate a function with harness.faults.defect")
     return found
