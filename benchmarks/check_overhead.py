@@ -14,9 +14,10 @@ import sys
 import time
 from typing import Any
 
-from harness.project import find_project
-from harness.session import Session, open_session
-from harness.stack import RunningStack, load_stack, resolve_model
+from harness.check.checking import Session, open_session
+from harness.check.running import RunningStack
+from harness.project.project import find_project
+from harness.project.stack import load_stack, resolve_model
 from harness.stage import Stage
 
 

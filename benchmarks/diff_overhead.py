@@ -13,12 +13,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from harness.check.diff import Pair
+from harness.check.running import open_stack
 from harness.components.llama_server import LlamaServer
-from harness.diff import Pair
-from harness.golden import cases_for
-from harness.project import find_project
-from harness.serving import Server
-from harness.stack import load_stack, open_stack, resolve_model
+from harness.process.serving import Server
+from harness.project.golden import cases_for
+from harness.project.project import find_project
+from harness.project.stack import load_stack, resolve_model
 from harness.stage import Stage
 
 spent_by_server = 0.0

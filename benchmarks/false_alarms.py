@@ -9,11 +9,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from harness.compare.outcome import Outcome
+from harness.check.checking import check
+from harness.check.compare.outcome import Outcome
 from harness.components.llama_cpp_python import LlamaCppPython
-from harness.project import find_project
-from harness.session import check
-from harness.stack import load_stack
+from harness.project.project import find_project
+from harness.project.stack import load_stack
 
 
 def main(repeats: int) -> int:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import sys
 import time
 
-from harness.faults.draw import draw
-from harness.faults.fault import Fault
-from harness.faults.kinds import PLANTINGS
-from harness.faults.kinds.strike import Effect
-from harness.faults.subject import Subject
-from harness.laboratory.engine import Row
-from harness.project import find_project
-from harness.stack import resolve_model
+from harness.inject.draw import draw
+from harness.inject.fault import Fault
+from harness.inject.kinds import PLANTINGS
+from harness.inject.kinds.strike import Effect
+from harness.inject.subject import Subject
+from harness.llama.laboratory.engine import Row
+from harness.project.project import find_project
+from harness.project.stack import resolve_model
 
 _STEPS = 2
 _NAIVE = 12

@@ -17,21 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from harness.faults.draw import draw, kinds_named
-from harness.faults.fault import Fault
-from harness.faults.kinds import PLANTINGS
-from harness.faults.kinds.strike import Effect, Moment, VoidError
-from harness.faults.statistics import wilson
-from harness.faults.subject import Subject, _Clean
-from harness.ggml import VIEWS, Tensor, Watcher, rows_of
-from harness.golden import cases_for, load_golden, load_provenance
-from harness.laboratory.engine import Engine
-from harness.laboratory.noise import MEASURED
-from harness.locate import NodeNoise, locate
-from harness.noise import load_noise
-from harness.project import find_project
+from harness.check.noise import load_noise
+from harness.explain.locate import NodeNoise, locate
+from harness.inject.draw import draw, kinds_named
+from harness.inject.fault import Fault
+from harness.inject.kinds import PLANTINGS
+from harness.inject.kinds.strike import Effect, Moment, VoidError
+from harness.inject.subject import Subject, _Clean
+from harness.llama.ggml import VIEWS, Tensor, Watcher, rows_of
+from harness.llama.laboratory.engine import Engine
+from harness.llama.laboratory.noise import MEASURED
+from harness.project.golden import cases_for, load_golden, load_provenance
+from harness.project.project import find_project
+from harness.project.stack import resolve_model
 from harness.reference.oracle import Oracle
-from harness.stack import resolve_model
+from harness.statistics import wilson
 
 _KINDS = ("weight", "activation-bit", "activation-scale", "activation-zero", "operator")
 _EVERY = 20

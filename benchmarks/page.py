@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.compare.inference import Floor
-from harness.golden import Golden, cases_for, load_golden, load_provenance
-from harness.project import Project, find_project
+from harness.check.compare.inference import Floor
+from harness.check.trace import FIELDS, Run, Trace
+from harness.check.verdict import Judge, convict
+from harness.project.golden import Golden, cases_for, load_golden, load_provenance
+from harness.project.project import Project, find_project
+from harness.project.stack import resolve_model
 from harness.report.html import to_html
 from harness.report.sheet import Sheet, sheet_of_verdict
-from harness.stack import resolve_model
-from harness.trace import FIELDS, Run, Trace
 from harness.values import Distributions, Generation, Observation, Reply, Tokens
-from harness.verdict import Judge, convict
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from harness.attribution.size import sizes_of
 from harness.attribution.study import load
+from harness.check.noise import load_noise
 from harness.errors import UserError
-from harness.noise import load_noise
-from harness.project import Project
+from harness.project.project import Project
 from harness.report.attribution.stages import filled, tables_of
 from harness.report.attribution.stages_figure import figure_of
 

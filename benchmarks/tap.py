@@ -15,11 +15,11 @@ from pathlib import Path
 
 from llama_cpp import llama_cpp as low_level
 
-from harness.ggml import VIEWS, Tensor, Watcher, rows_of
-from harness.laboratory.engine import Engine
-from harness.project import find_project
+from harness.llama.ggml import VIEWS, Tensor, Watcher, rows_of
+from harness.llama.laboratory.engine import Engine
+from harness.project.project import find_project
+from harness.project.stack import resolve_model
 from harness.reference.oracle import Oracle
-from harness.stack import resolve_model
 
 _IDS = [(7919 * at + 104729) % 49152 for at in range(64)]
 _ROUNDS = 15

@@ -15,7 +15,7 @@ from harness.fuzz import fixed_conversations
 from harness.fuzz.template.api import engine_paths
 from harness.fuzz.template.run import Plan, fuzz_templates
 from harness.fuzz.template.subjects import subjects
-from harness.project import find_project
+from harness.project.project import find_project
 
 _ENGINES = ("transformers-template", "minijinja")
 

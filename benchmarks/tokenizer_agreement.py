@@ -21,10 +21,10 @@ from tempfile import TemporaryDirectory
 from harness.fuzz.tokenizer.asking import Asked
 from harness.fuzz.tokenizer.journal import Journal
 from harness.fuzz.tokenizer.properties import PROPERTIES
+from harness.models.vocabulary import from_gguf, tokenizer_json
 from harness.parts import Tokenizer, make
-from harness.project import find_project
-from harness.stack import resolve_model
-from harness.vocabulary import from_gguf, tokenizer_json
+from harness.project.project import find_project
+from harness.project.stack import resolve_model
 
 _HERE = "harness.components.tokenizers."
 _WORDS = (

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from harness.artifact import Inspector
-    from harness.golden import Golden
-    from harness.session import Session
+    from harness.check.checking import Session
+    from harness.check.trace import Trace
+    from harness.check.verdict import StageResult, Verdict
+    from harness.explain.artifact import Inspector
+    from harness.project.golden import Golden
     from harness.stage import Stage
-    from harness.trace import Trace
-    from harness.verdict import StageResult, Verdict
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -83,7 +83,7 @@ class _Runner:
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return every stack and model that is asked for."""
-        from harness.stack import load_stack
+        from harness.project.stack import load_stack
 
         wanted = self._config.getoption("--stack-model")
         with _usage_errors():
@@ -96,8 +96,8 @@ class _Runner:
 
     def items(self, session: pytest.Session) -> Iterator[pytest.Item]:
         """Yield one item a case and stage that the goldens have something to say of."""
-        from harness.golden import cases_for, load_golden, load_provenance
-        from harness.stack import resolve_model
+        from harness.project.golden import cases_for, load_golden, load_provenance
+        from harness.project.stack import resolve_model
         from harness.stage import Stage
 
         with _usage_errors():
@@ -115,8 +115,8 @@ class _Runner:
 
     def session(self, pair: tuple[str, str]) -> Session:
         """Return the open session of a stack and model; it stays open until the end."""
-        from harness.session import open_session
-        from harness.stack import load_stack, resolve_model
+        from harness.check.checking import open_session
+        from harness.project.stack import load_stack, resolve_model
 
         if pair not in self._sessions:
             stack, model = pair
@@ -139,15 +139,15 @@ class _Runner:
         if not verdict.findings:
             return verdict
         if self._inspector is None:
-            from harness.artifact import Inspector
+            from harness.explain.artifact import Inspector
 
             self._inspector = self._opened.enter_context(closing(Inspector(self._project())))
         return self._inspector.verdict(verdict, session.running, session.goldens)
 
     def update(self, kind: str) -> None:
         """Record the goldens of every model asked for."""
-        from harness.record import Change, Recording
-        from harness.stack import resolve_model
+        from harness.project.stack import resolve_model
+        from harness.reference.record import Change, Recording
 
         approved = {Change.NEW} if kind == "new" else {Change.NEW, Change.CHANGED}
         with _usage_errors():
@@ -160,7 +160,7 @@ class _Runner:
         self._opened.close()
 
     def _project(self) -> Any:
-        from harness.project import find_project
+        from harness.project.project import find_project
 
         return find_project(self._config.getoption("--stack-project"))
 
@@ -208,7 +208,7 @@ class StageItem(pytest.Item):
         Raises:
             StageFailure: the stage is at fault.
         """
-        from harness.compare.outcome import Outcome
+        from harness.check.compare.outcome import Outcome
         from harness.report.console import finding_text
 
         runner = self.config.stash[_RUNNER]

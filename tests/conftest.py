@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.project import Project
-from harness.stack import Stack, load_stack, resolve_model
+from harness.project.project import Project
+from harness.project.stack import Stack, load_stack, resolve_model
 from harness.values import ModelRef
 
 ROOT = Path(__file__).parents[1]

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare.inference import Floor
-from harness.compare.outcome import Comparison, Difference, Hunk, Outcome
-from harness.golden import Golden
-from harness.stack import RunningStack, Stack, Stages
+from harness.check.compare.inference import Floor
+from harness.check.compare.outcome import Comparison, Difference, Hunk, Outcome
+from harness.check.running import RunningStack
+from harness.check.trace import FIELDS, Run, Trace
+from harness.check.verdict import Judge, StageResult, Verdict, convict
+from harness.project.golden import Golden
+from harness.project.stack import Stack, Stages
 from harness.stage import Stage
-from harness.trace import FIELDS, Run, Trace
 from harness.values import (
     Case,
     CaseOptions,
@@ -30,7 +32,6 @@ from harness.values import (
     Tokens,
     Usage,
 )
-from harness.verdict import Judge, StageResult, Verdict, convict
 
 PIECES = ("<end>", "Hi", " there", "!", "?")
 FLOOR = Floor(limit=0.01, mean=0.01, source="3 times the noise of made engines")

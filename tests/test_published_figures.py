@@ -11,8 +11,8 @@ from benchmarks import published_figures
 from benchmarks.published_figures import RESULTS, blocks, main
 from harness.attribution.published import publish
 from harness.attribution.summary import summarise
-from harness.faults import Generated, Place, Tokenizing
-from harness.faults.catalogue import defects_in
+from harness.defects import Generated, Place, Tokenizing
+from harness.defects.catalogue import defects_in
 from harness.report.attribution.readme import CATALOGUE, FIGURES, TABLES, figures, replaced, tables
 from tests.attribution.made import DEFECTS, SETUP, TRIALS
 from tests.conftest import ROOT
@@ -83,7 +83,7 @@ def examples(tmp_path_factory):
     text = (ROOT / "docs" / "defects.md").read_text(encoding="utf-8")
     source = "\n\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     path = tmp_path_factory.mktemp("examples") / "my_defects.py"
-    path.write_text(f"from harness.faults import defect\n\n\n{source}", encoding="utf-8")
+    path.write_text(f"from harness.defects import defect\n\n\n{source}", encoding="utf-8")
     return {one.place: one for one in defects_in(path).values()}
 
 

@@ -54,11 +54,11 @@ def test_a_failure_shows_the_finding_and_not_our_code(pytester, engine):
     # A stack whose template loses the generation prompt, made by the defect that the demonstration plants.
     pytester.makeconftest(
         """
-        import harness.session as session
+        import harness.check.checking as session
         from harness.stage import Stage
         real = session.open_session
         def plant(running):
-            running.part(Stage.TEMPLATE).plant("harness.faults.catalogue.template:generation_prompt_lost")
+            running.part(Stage.TEMPLATE).plant("harness.defects.catalogue.template:generation_prompt_lost")
         def planted(project, stack, model, cases=()):
             return real(project, stack, model, cases, prepare=plant)
         session.open_session = planted
@@ -81,7 +81,7 @@ def test_fixtures(pytester, engine):
     pytester.makepyfile(
         """
         from harness.stage import Stage
-        from harness.trace import Run
+        from harness.check.trace import Run
         def test_prompt(stack, trace, golden):
             seen = trace("no-system").output(Run.CHAINED, Stage.TEMPLATE)
             assert seen.text == golden("no-system").prompt.text

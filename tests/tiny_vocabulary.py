@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.vocabulary import Vocabulary, from_tiktoken
-from harness.vocabulary.pre_tokenizers import LLAMA_3
+from harness.models.vocabulary import Vocabulary, from_tiktoken
+from harness.models.vocabulary.pre_tokenizers import LLAMA_3
 
 LONGER = (b"he", b"ll", b"hell", b"hello", b" w", b"or", b" wor", b"ld", b" world", b"aa", b"aaa", b"\xc3\xa9")
 RANKS = {piece: rank for rank, piece in enumerate([*(bytes([byte]) for byte in range(256)), *LONGER])}

@@ -17,15 +17,15 @@ from typing import Any
 from harness.attribution.plan import plan_of
 from harness.attribution.results import Conviction, Setup, Trial, append, load_setup, save_setup, trials_in
 from harness.attribution.trial import Checked, Plan, convictions_of, differing, run
+from harness.check.trace import save_trace
+from harness.defects.catalogue import catalogue, defects_in
+from harness.defects.defect import Defect
 from harness.errors import UserError
-from harness.faults.catalogue import catalogue, defects_in
-from harness.faults.defect import Defect
-from harness.golden import cases_for, load_golden, load_provenance
-from harness.locate import Locator
-from harness.project import Project
-from harness.stack import Stack, load_component, load_stack, resolve_model
+from harness.explain.locate import Locator
+from harness.project.golden import cases_for, load_golden, load_provenance
+from harness.project.project import Project
+from harness.project.stack import Stack, load_component, load_stack, resolve_model
 from harness.stage import Stage
-from harness.trace import save_trace
 
 BETWEEN = 10
 """Trials between two clean controls."""

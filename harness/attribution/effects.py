@@ -17,13 +17,13 @@ from harness.attribution.held import ENGINE, Engine, Held, engine, held
 from harness.attribution.plan import cost_of, plan_of
 from harness.attribution.scale import scale_of, settings_of
 from harness.attribution.study import Effect, Study, load, save
+from harness.defects.catalogue import catalogue
+from harness.defects.defect import Defect
+from harness.defects.reference import BEFORE_IDS, HurtReference
 from harness.errors import UserError
-from harness.faults.catalogue import catalogue
-from harness.faults.defect import Defect
-from harness.faults.reference import BEFORE_IDS, HurtReference
-from harness.golden import Golden, cases_for, load_golden, load_provenance
-from harness.project import Project, find_project
-from harness.stack import load_stack, resolve_model
+from harness.project.golden import Golden, cases_for, load_golden, load_provenance
+from harness.project.project import Project, find_project
+from harness.project.stack import load_stack, resolve_model
 from harness.stage import StageFailedError, StageRefusedError
 from harness.values import Generation, ModelRef, Prompt
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.compare.inference import divergences
-from harness.golden import Golden
-from harness.project import Project
-from harness.stack import load_stack, open_stack
+from harness.check.compare.inference import divergences
+from harness.check.running import open_stack
+from harness.project.golden import Golden
+from harness.project.project import Project
+from harness.project.stack import load_stack
 from harness.stage import Stage
 from harness.values import Distributions, Generation, ModelRef, Request, Tokens, Value
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Final
 
-from harness.faults.defect import Defect, Place
+from harness.defects.defect import Defect, Place
 from harness.stage import Stage
 
 _ONCE: Final = (Place.MODEL, Place.SOURCE, Place.OPTIONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.attribution.trial import Plan
-from harness.golden import Golden
+from harness.project.golden import Golden
 from harness.values import Generation, Tokens
 
 _ID_COST = 4

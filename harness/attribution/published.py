@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.attribution.summary import Summary
-from harness.documents import read_json
-from harness.golden import write_file
+from harness.project.documents import read_json
+from harness.project.golden import write_file
 from harness.values import Value
 
 _FOLDER = re.compile(re.escape(tempfile.gettempdir()) + r"/harness-[^/\"\s]*/")

@@ -9,13 +9,13 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from harness.compare.outcome import Kind
-from harness.documents import read_json
+from harness.check.compare.outcome import Kind
+from harness.check.verdict import Evidence
 from harness.errors import UserError
-from harness.golden import write_file
+from harness.project.documents import read_json
+from harness.project.golden import write_file
 from harness.stage import Stage
 from harness.values import Value
-from harness.verdict import Evidence
 
 SETUP, TRIALS = "bench.json", "trials.jsonl"
 

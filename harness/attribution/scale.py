@@ -14,12 +14,12 @@ from typing import Any
 
 from harness.attribution.held import ENGINE, Engine, Held, engine, held
 from harness.errors import UserError
-from harness.golden import Golden
-from harness.model_file import read_model_file
-from harness.project import Project
-from harness.stack import load_component
+from harness.models.gguf import read_model_file
+from harness.process.worker import RemoteError, Worker
+from harness.project.golden import Golden
+from harness.project.project import Project
+from harness.project.stack import load_component
 from harness.values import Generation, ModelRef, Value
-from harness.worker import RemoteError, Worker
 
 FLOAT = 0
 """llama.cpp's number (`llama_ftype`) of a file that is all float32."""

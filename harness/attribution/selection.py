@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.faults.defect import Defect
-from harness.faults.planting import missing_place
-from harness.stack import Stack
+from harness.defects.defect import Defect
+from harness.defects.planting import missing_place
+from harness.project.stack import Stack
 
 
 def of_stack(defects: Sequence[Defect], stack: Stack) -> list[Defect]:

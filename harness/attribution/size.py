@@ -10,8 +10,8 @@ import numpy as np
 from harness.attribution.held import Held
 from harness.attribution.scale import SHIPPED, Setting, Step
 from harness.attribution.study import Effect, Study
-from harness.faults.statistics import Share, bootstrap, wilson
 from harness.stage import Stage
+from harness.statistics import Share, bootstrap, wilson
 
 Interval = tuple[float, float]
 STEP = "Q8_0"

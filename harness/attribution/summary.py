@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
 from harness.attribution.results import Setup, Trial
-from harness.compare.outcome import Kind
-from harness.faults import catalogue as ours
-from harness.faults.defect import Cause, Defect, Place, Symptom
-from harness.faults.statistics import Share, wilson
+from harness.check.compare.outcome import Kind
+from harness.defects import catalogue as ours
+from harness.defects.defect import Cause, Defect, Place, Symptom
 from harness.stage import Stage
+from harness.statistics import Share, wilson
 from harness.values import Value
 
 NOTHING: Final = "nothing"

@@ -13,21 +13,22 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.artifact import Inspector, Reopen
 from harness.attribution.results import Conviction, Trial
-from harness.compare.outcome import Outcome
+from harness.check.checking import Session, open_session
+from harness.check.compare.outcome import Outcome
+from harness.check.running import RunningStack, open_stack
+from harness.check.trace import FIELDS, Run, Trace
+from harness.check.verdict import StageResult, Verdict, adding
+from harness.defects.defect import Defect
+from harness.defects.places import DefectError
+from harness.defects.planting import NoPlaceError, plant
 from harness.errors import UserError
-from harness.faults.defect import Defect
-from harness.faults.places import DefectError
-from harness.faults.planting import NoPlaceError, plant
-from harness.locate import Locator
-from harness.project import Project
-from harness.session import Session, open_session
-from harness.stack import RunningStack, Stack, open_stack
+from harness.explain.artifact import Inspector, Reopen
+from harness.explain.locate import Locator
+from harness.project.project import Project
+from harness.project.stack import Stack
 from harness.stage import Stage, Transparent
-from harness.trace import FIELDS, Run, Trace
 from harness.values import Ending, Failure, Generation, ModelRef, Prompt, Refusal, Reply, Tokens, Value
-from harness.verdict import StageResult, Verdict, adding
 
 _ISOLATED = (Run.ISOLATED, Run.ISOLATED_STREAM)
 _CHEAP = tuple(stage for stage in Stage if stage is not Stage.INFERENCE)

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from harness.attribution.published import load_published
 from harness.attribution.results import Setup, Trial
-from harness.faults.defect import Defect
-from harness.project import find_project
+from harness.defects.defect import Defect
+from harness.project.project import find_project
 from harness.stage import Stage
 from harness.values import Value
 

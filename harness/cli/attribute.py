@@ -28,8 +28,8 @@ from harness.cli.shared import (
 from harness.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from harness.faults.defect import Defect
-    from harness.project import Project
+    from harness.defects.defect import Defect
+    from harness.project.project import Project
 
 _STATUS = {"right": CLEAN, "wrong": CONVICTED, "unjudged": UNJUDGED}
 _COUNT, _DEEP, _ALL = 200, 6, 1 << 30
@@ -89,10 +89,10 @@ def attribute(
     from harness.attribution.selection import of_stack, spread
     from harness.attribution.summary import summarise
     from harness.attribution.worth import shipped, worth_of
+    from harness.project.stack import load_stack
     from harness.report import machine
     from harness.report.attribution.console import print_bench, print_catalogue
     from harness.report.attribution.worth import print_worth
-    from harness.stack import load_stack
 
     known = known_defects(defects)
     chosen = _chosen(known, only or (), defects)
@@ -171,7 +171,7 @@ def _own(one: Defect, file: Path | None) -> bool:
 
 def _models(project: Project, stack: str, defects: Iterable[Defect]) -> list[str]:
     """Return the stack's first model, and those of its others that a defect is labelled with."""
-    from harness.stack import load_stack
+    from harness.project.stack import load_stack
 
     first, *others = load_stack(project, stack).models
     wanted = {name for one in defects for name in one.models}

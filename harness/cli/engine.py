@@ -65,11 +65,11 @@ def inject(
     form: As = Format.TEXT,
 ) -> None:
     """Inject faults into the engine, and report what came of them and which check would have noticed."""
-    from harness.faults import campaign
-    from harness.faults.fault import LeakError
-    from harness.faults.prepare import PHASES, prepare
-    from harness.faults.summary import paired, summarise
-    from harness.golden import write_file
+    from harness.inject import campaign
+    from harness.inject.fault import LeakError
+    from harness.inject.prepare import PHASES, prepare
+    from harness.inject.summary import paired, summarise
+    from harness.project.golden import write_file
     from harness.report import machine
     from harness.report.campaign.console import print_campaign, print_paired
 

@@ -29,12 +29,12 @@ def fuzz_engine(
     form: As = Format.TEXT,
 ) -> None:
     """Try what must hold of llama.cpp around a model, whatever it is fed; needs no golden."""
-    from harness.laboratory.invariants import invariants_named, open_engine
-    from harness.laboratory.noise import floor_of_one, floor_of_two
-    from harness.model_file import check_header
+    from harness.llama.laboratory.invariants import invariants_named, open_engine
+    from harness.llama.laboratory.noise import floor_of_one, floor_of_two
+    from harness.models.gguf import check_header
+    from harness.project.stack import find_model_file
     from harness.report import machine
     from harness.report.console import print_tried
-    from harness.stack import find_model_file
     from harness.stage import StageFailedError
 
     place = project_at(project)
@@ -71,7 +71,7 @@ def fuzz_engine(
 
 def _fuzzing() -> Any:
     from harness.errors import MissingPackageError
-    from harness.stack import missing_distribution
+    from harness.project.stack import missing_distribution
 
     if missing_distribution("llama-cpp-python"):
         raise MissingPackageError("trying the engine", "llama-cpp-python", "llama-cpp")
@@ -93,6 +93,6 @@ def _ids(text: str) -> tuple[int, ...]:
 
 
 def _limit(nats: float) -> Any:
-    from harness.compare.inference import Floor
+    from harness.check.compare.inference import Floor
 
     return Floor(limit=nats, mean=nats, source="as given by --limit")

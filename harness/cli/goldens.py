@@ -10,7 +10,7 @@ import typer
 from harness.cli.shared import CLEAN, CONVICTED, As, Format, Where, console, progress_line, project_at
 
 if TYPE_CHECKING:
-    from harness.project import Project
+    from harness.project.project import Project
 
 
 def record(
@@ -29,15 +29,15 @@ def record(
     form: As = Format.TEXT,
 ) -> None:
     """Create or update goldens. Without --approve nothing is written; the status tells whether anything would be."""
+    from harness.check.checking import record_noise
     from harness.errors import MissingPackageError, unknown_name
+    from harness.project.stack import load_stack, resolve_model
     from harness.report import machine
     from harness.report.console import print_recording
-    from harness.session import record_noise
-    from harness.stack import load_stack, resolve_model
 
     place = project_at(project)
     if noise is not None:
-        from harness.locate import record_nodes
+        from harness.explain.locate import record_nodes
 
         with progress_line() as progress:
             measured = record_noise(place, load_stack(place, noise), model, progress)
@@ -47,7 +47,7 @@ def record(
     if checksums is not None:
         _hold_against_past(place, checksums, model, bool(approve), form)
     try:
-        from harness.record import Change, Recording
+        from harness.reference.record import Change, Recording
     except ImportError as error:
         raise MissingPackageError("recording goldens", str(error.name), "reference") from error
     kinds = [change.value for change in Change if change is not Change.UNCHANGED]
@@ -69,9 +69,9 @@ def record(
 
 
 def _hold_against_past(place: Project, stack: str, model: str, write: bool, form: Format) -> None:
-    from harness.checksums import record_checksums
+    from harness.explain.checksums import record_checksums
+    from harness.project.stack import load_stack
     from harness.report import machine
-    from harness.stack import load_stack
 
     changes = record_checksums(place, load_stack(place, stack), model, write=write)
     status = CLEAN if write or changes == () else CONVICTED
@@ -93,9 +93,9 @@ def doctor(
 ) -> None:
     """Examine a model file and this machine."""
     from harness.doctor import examine, examine_machine
+    from harness.project.stack import find_model_file
     from harness.report import machine
     from harness.report.console import print_diagnosis
-    from harness.stack import find_model_file
 
     path = find_model_file(project_at(project), model)
     found = [examine(path), examine_machine()]
@@ -116,7 +116,7 @@ def probes(
 ) -> None:
     """Write the two model files that make a server of your own transparent; see stacks/ollama.toml for their use."""
     from harness.probes import write_probes
-    from harness.stack import resolve_model
+    from harness.project.stack import resolve_model
 
     for path in write_probes(resolve_model(project_at(project), model), folder, context):
         print(path)
@@ -124,7 +124,7 @@ def probes(
 
 def demo(form: As = Format.TEXT) -> None:
     """Plant three faults in the real stack and show each verdict."""
-    from harness.demo import demo as run_demo
+    from harness.attribution.demo import demo as run_demo
     from harness.report import machine
     from harness.report.console import print_scene
 

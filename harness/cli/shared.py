@@ -14,7 +14,7 @@ import typer
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.project import Project
+    from harness.project.project import Project
 
 CLEAN, CONVICTED, WRONG, UNJUDGED = 0, 1, 2, 3
 
@@ -62,7 +62,7 @@ class Outputs:
 
     def write(self, report: Any) -> None:
         """Write the reports asked for."""
-        from harness.golden import write_file
+        from harness.project.golden import write_file
 
         for kind, path in self.wanted.items():
             write_file(path, self._writer(kind)(report).encode("utf-8"))
@@ -96,7 +96,7 @@ def command_line() -> str:
 
 def project_at(root: Path | None) -> Project:
     """Return the project in a folder, or the nearest upwards, or ours."""
-    from harness.project import find_project
+    from harness.project.project import find_project
 
     return find_project(root)
 

@@ -32,12 +32,12 @@ from harness.cli.shared import (
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.project import Project
+    from harness.project.project import Project
 
 
 def stacks(project: Where = None, form: As = Format.TEXT) -> None:
     """List stacks, components, models and cases, and what is missing."""
-    from harness.overview import overview
+    from harness.project.overview import overview
     from harness.report import machine
     from harness.report.console import print_overview
 
@@ -62,11 +62,11 @@ def check(
     form: As = Format.TEXT,
 ) -> None:
     """Hold stacks against their goldens and print a verdict."""
-    from harness.compare.outcome import Outcome
+    from harness.check.checking import checked as run_check
+    from harness.check.compare.outcome import Outcome
     from harness.report import machine
     from harness.report.console import print_verdicts
     from harness.report.sheet import sheet_of_check
-    from harness.session import checked as run_check
 
     place = project_at(project)
     outputs = Outputs(html=html, markdown=markdown, junit=junit, sarif=sarif)
@@ -112,11 +112,11 @@ def diff(
     form: As = Format.TEXT,
 ) -> None:
     """Hold two stacks against each other, and name the stage that makes the difference."""
-    from harness.diff import diff as run_diff
+    from harness.check.diff import diff as run_diff
+    from harness.project.stack import load_stack
     from harness.report import machine
     from harness.report.console import print_diff
     from harness.report.sheet import sheet_of_diff
-    from harness.stack import load_stack
 
     place = project_at(project)
     outputs = Outputs(html=html, markdown=markdown, junit=junit, sarif=sarif)
@@ -158,12 +158,12 @@ def trace(
     form: As = Format.TEXT,
 ) -> None:
     """Show what every stage of a stack makes of a case; of a server's address, what it sends to its model."""
-    from harness.adhoc import is_address, observe_address
-    from harness.golden import load_case
+    from harness.check.adhoc import is_address, observe_address
+    from harness.check.checking import observe
+    from harness.project.golden import load_case
+    from harness.project.stack import load_stack
     from harness.report import machine
     from harness.report.console import render_observation
-    from harness.session import observe
-    from harness.stack import load_stack
 
     place = project_at(project)
     asked = load_case(place, case)
@@ -184,10 +184,10 @@ def trace(
 def _explained(place: Project, seen: Any) -> Any:
     """Add whether the file is wrong, where an engine is, and what a conviction looks like, as far as can be asked."""
     try:
-        from harness.artifact import Inspector
-        from harness.hints import with_hints
-        from harness.locate import Locator
-        from harness.stack import open_stack
+        from harness.check.running import open_stack
+        from harness.explain.artifact import Inspector
+        from harness.explain.hints import with_hints
+        from harness.explain.locate import Locator
     except ImportError:
         return seen
     with contextlib.closing(Inspector(place)) as inspector:
@@ -201,7 +201,7 @@ def _explained(place: Project, seen: Any) -> Any:
 def _stacks(place: Project, names: Sequence[str]) -> Iterator[Any]:
     """Yield the stacks that are named; without a name those that can run here, and say which are left out."""
     from harness.errors import MissingPackageError
-    from harness.stack import load_component, load_stack, stack_names
+    from harness.project.stack import load_component, load_stack, stack_names
 
     for name in names or stack_names(place):
         stack = load_stack(place, name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.doctor.diagnosis import Check, Status
-from harness.model_file import ModelFile
+from harness.models.gguf import ModelFile
 
 # Values of general.type that name something other than a language model.
 _LANGUAGE_MODEL_TYPES = (None, "model")

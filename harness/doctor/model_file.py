@@ -10,7 +10,7 @@ from harness.doctor.facts import Facts
 from harness.doctor.template import template_checks
 from harness.doctor.tensors import tensor_checks
 from harness.doctor.vocabulary import vocabulary_checks
-from harness.model_file import read_model_file, sha256_of
+from harness.models.gguf import read_model_file, sha256_of
 
 
 def examine_model_file(path: Path) -> Diagnosis:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from harness.documents import read_json
 from harness.fuzz.finding import Finding
-from harness.golden import write_file
+from harness.project.documents import read_json
+from harness.project.golden import write_file
 from harness.values import Value
 
 

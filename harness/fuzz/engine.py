@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.strategies import SearchStrategy
 
-from harness.child import Child
-from harness.compare.inference import Floor
+from harness.check.compare.inference import Floor
 from harness.errors import UserError
-from harness.laboratory.invariants import LONGEST, Broken, Invariant, Trial, attempt
+from harness.llama.laboratory.invariants import LONGEST, Broken, Invariant, Trial, attempt
+from harness.process.child import Child
 from harness.values import Value
 
 Progress = Callable[[str, int, int], None]
@@ -92,7 +92,7 @@ def fuzz(
     """Try invariants on made-up prompts.
 
     Args:
-        child: The engine's process; see `harness.laboratory.invariants.open_engine`.
+        child: The engine's process; see `harness.llama.laboratory.invariants.open_engine`.
         invariants: Which.
         floor: How far apart two healthy runs may be where they cannot be bit-identical; None leaves these unjudged.
         examples: How many inputs for each.

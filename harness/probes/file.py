@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.model_file import entry_of, raw_entries
+from harness.models.gguf import entry_of, raw_entries
 
 _ALIGNMENT = 32
 _TYPES = {str: "STRING", int: "UINT32", float: "FLOAT32"}

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.model_file import read_model_file
+from harness.models.gguf import read_model_file
 from harness.probes.file import vocabulary_size, write_probe
 from harness.probes.gpt2 import NAME, skeleton
 from harness.values import ModelRef

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.errors import ModelFileError
-from harness.model_file import ModelFile
+from harness.models.gguf import ModelFile
 from harness.reference.architectures import ARCHITECTURES, Architecture
 
 # Keys (without the architecture's prefix) that the configuration of every architecture is made from.

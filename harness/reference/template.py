@@ -13,10 +13,10 @@ from typing import Any
 
 from harness.errors import MissingPackageError
 from harness.parts import local_time
+from harness.process.worker import RemoteError, Worker, WorkerDiedError
+from harness.reference.transformers_renderer import Clock, TransformersRenderer
 from harness.stage import StageFailedError, StageRefusedError
-from harness.transformers_renderer import Clock, TransformersRenderer
 from harness.values import CaseOptions, Json, Prompt, Refusal, Request
-from harness.worker import RemoteError, Worker, WorkerDiedError
 
 SECONDS = 20.0
 """The time a template may take: importing the renderer takes about two seconds, a sane template milliseconds."""

@@ -14,10 +14,10 @@ from functools import cached_property
 from typing import Any
 
 from harness.errors import MissingPackageError, ModelFileError, UserError
-from harness.model_file import ModelFile
-from harness.vocabulary.byte_level import BYTE_OF
-from harness.vocabulary.pre_tokenizers import DEEPSEEK_V3, LLAMA_3, QWEN_2, QWEN_35, TEKKEN
-from harness.vocabulary.sentencepiece import BLANK, merges_of, piece_of
+from harness.models.gguf import ModelFile
+from harness.models.vocabulary.byte_level import BYTE_OF
+from harness.models.vocabulary.pre_tokenizers import DEEPSEEK_V3, LLAMA_3, QWEN_2, QWEN_35, TEKKEN
+from harness.models.vocabulary.sentencepiece import BLANK, merges_of, piece_of
 
 try:
     import tokenizers

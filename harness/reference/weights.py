@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import ModelFileError
-from harness.model_file import read_model_file
+from harness.models.gguf import read_model_file
 from harness.reference.model_config import ModelConfig
 
 Array = npt.NDArray[np.float32]

@@ -11,20 +11,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.outcome import Hunk, Outcome
+from harness.check.compare.outcome import Hunk, Outcome
+from harness.check.verdict import Finding, StageVerdict, Verdict
 from harness.report.difference import place
 from harness.report.visible import visible
 from harness.stage import Stage
 from harness.values import Ending, Generation, Observation, Prompt, Reply, Request, Tokens
-from harness.verdict import Finding, StageVerdict, Verdict
 
 if TYPE_CHECKING:
-    from harness.compare.inference import Floor
-    from harness.diff import Diff
+    from harness.check.compare.inference import Floor
+    from harness.check.diff import Diff
     from harness.doctor.diagnosis import Diagnosis
     from harness.fuzz.engine import Tried
-    from harness.overview import Overview
-    from harness.record import Recorded
+    from harness.project.overview import Overview
+    from harness.reference.record import Recorded
 
 _STATUS_STYLE = {"cleared": "green", "convicted": "bold red", "inherits": "yellow", "unobserved": "bold yellow"}
 _VERDICT_STYLE = {"clean": "bold green", "convicted": "bold red", "unjudged": "bold yellow"}

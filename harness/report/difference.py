@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.compare.hunks import common_prefix
-from harness.compare.outcome import Difference, Hunk
+from harness.check.compare.hunks import common_prefix
+from harness.check.compare.outcome import Difference, Hunk
 from harness.report.visible import shorten, visible, visible_pair
 
 _CONTEXT = 40

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from markupsafe import Markup
 
-from harness.compare.outcome import Difference, Outcome
+from harness.check.compare.outcome import Difference, Outcome
+from harness.check.trace import FIELDS
+from harness.check.verdict import Finding, StageResult
 from harness.report.assets import page
 from harness.report.difference import Place, place
 from harness.report.embed import embedded
@@ -31,9 +33,7 @@ from harness.report.view import (
 )
 from harness.report.visible import shorten, visible
 from harness.stage import Stage
-from harness.trace import FIELDS
 from harness.values import Ending, Generation, Observation, Prompt, Reply, Request, Tokens
-from harness.verdict import Finding, StageResult
 
 _Kind = TypeVar("_Kind")
 _PLACES = 8

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.compare.outcome import Difference, Outcome
+from harness.check.compare.outcome import Difference, Outcome
+from harness.check.verdict import Finding
 from harness.report.difference import diff_lines
 from harness.report.sheet import SIGNS, Sheet, SheetCase, by_weight, difference_of, is_bad, outcome_of, word_of
 from harness.report.visible import shorten, visible
 from harness.stage import Stage
-from harness.verdict import Finding
 
 LIMIT = 65_536
 """Characters that a comment may hold."""

@@ -10,12 +10,12 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
-from harness.compare.outcome import Outcome
+from harness.check.compare.outcome import Outcome
+from harness.check.verdict import Finding
 from harness.report.difference import diff_lines
 from harness.report.sheet import Sheet, by_weight
 from harness.report.visible import shorten, visible
 from harness.stage import Stage
-from harness.verdict import Finding
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _DISTRIBUTION = "llm-stack-harness"

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from harness.compare.hunks import common_prefix
-from harness.compare.inference import divergences
-from harness.compare.outcome import Difference, Outcome
-from harness.golden import Golden
+from harness.check.compare.hunks import common_prefix
+from harness.check.compare.inference import divergences
+from harness.check.compare.outcome import Difference, Outcome
+from harness.check.trace import FIELDS, Run, Trace
+from harness.check.verdict import Finding, StageResult, StageVerdict, Verdict
+from harness.project.golden import Golden
 from harness.stage import Stage
-from harness.trace import FIELDS, Run, Trace
 from harness.values import Ending, Generation, Observation, Reply, Value
-from harness.verdict import Finding, StageResult, StageVerdict, Verdict
 
 if TYPE_CHECKING:
-    from harness.diff import Compared
-    from harness.session import Checked
+    from harness.check.checking import Checked
+    from harness.check.diff import Compared
 
 _STATUS: Mapping[str, Literal["good", "bad", "unknown"]] = {"clean": "good", "convicted": "bad", "unjudged": "unknown"}
 SIGNS: Mapping[Outcome, str] = {

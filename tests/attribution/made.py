@@ -1,10 +1,10 @@
 """A bench that was made up: eleven defects of which each came to another end, two pairs and four controls."""
 
 from harness.attribution.results import Conviction, Setup, Trial
-from harness.faults.defect import Defect, Place
+from harness.defects.defect import Defect, Place
 from harness.stage import Stage
 
-OURS = "harness.faults.catalogue.template:function"
+OURS = "harness.defects.catalogue.template:function"
 STAGES = {
     "body": Stage.CLIENT,
     "request": Stage.TEMPLATE,

@@ -12,8 +12,8 @@ from harness.attribution.published import load_published, publish
 from harness.attribution.results import TRIALS, append, trials_in
 from harness.attribution.summary import summarise
 from harness.attribution.trial import Plan
+from harness.defects.catalogue import catalogue, defects_in
 from harness.errors import MissingPackageError, UserError
-from harness.faults.catalogue import catalogue, defects_in
 from harness.report.attribution.readme import figures, tables
 from harness.stage import Stage
 from tests.attribution.made import trial
@@ -30,7 +30,7 @@ OURS = (
     "pp-content-lost",
 )
 OWN = """
-from harness.faults import defect
+from harness.defects import defect
 
 
 @defect("own-body", place="body", sentence="The last message is lost.")
@@ -219,7 +219,7 @@ def test_errors_of_a_process_reach_the_caller_whole():
 
 
 BROKEN = {
-    "two defects have the id 'tok-double-bos'; harness.faults.catalogue.tokenization:double_bos has it already": (
+    "two defects have the id 'tok-double-bos'; harness.defects.catalogue.tokenization:double_bos has it already": (
         '@defect("tok-double-bos", place="ids", sentence="s")'
     ),
     "the defect 'bad' names no stage; planted at 'options' it must: stage=...": (
@@ -237,7 +237,7 @@ BROKEN = {
     "the defect 'bad': no stage named 'templat'; did you mean 'template'? known: ": (
         '@defect("bad", place="prompt", sentence="s", stage="templat")'
     ),
-    "registers no defect; decorate a function with harness.faults.defect": "",
+    "registers no defect; decorate a function with harness.defects.defect": "",
     "cannot be imported: SyntaxError: ": "@defect(",
     "cannot be imported: TypeError: ": '@defect("bad")',
 }
@@ -246,7 +246,7 @@ BROKEN = {
 @pytest.mark.parametrize("said", BROKEN, ids=lambda said: said[:40])
 def test_a_file_with_a_wrong_label_is_refused_with_one_line(tmp_path, said):
     path = tmp_path / "bad.py"
-    path.write_text(f"from harness.faults import defect\n{BROKEN[said]}\ndef function(given):\n    return given\n")
+    path.write_text(f"from harness.defects import defect\n{BROKEN[said]}\ndef function(given):\n    return given\n")
     with pytest.raises(UserError) as refused:
         defects_in(path)
     assert said in str(refused.value)

@@ -15,7 +15,7 @@ from harness.attribution.published import load_published
 from harness.attribution.results import SETUP
 from harness.attribution.summary import Summary
 from harness.cli import app
-from harness.faults.catalogue import catalogue
+from harness.defects.catalogue import catalogue
 from tests.attribution.made import convicted, trial
 from tests.conftest import ROOT
 
@@ -157,7 +157,7 @@ def test_what_the_user_can_mend_is_one_line(asked, tmp_path):
 def test_a_users_file_is_planted_alone_unless_ours_are_asked_for(asked, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from harness.faults import defect\n"
+        "from harness.defects import defect\n"
         '@defect("mine-alone", place="prompt", sentence="It trims.")\n'
         "def trims(text):\n    return text.strip()\n"
     )

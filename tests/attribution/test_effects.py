@@ -16,16 +16,16 @@ from harness.attribution.held import engine as opening
 from harness.attribution.scale import FLOAT, Setting, Step, quantizing
 from harness.attribution.size import place_of, size_of, sizes_of
 from harness.attribution.study import Effect, Study, load, save
+from harness.check.noise import Noise
+from harness.defects.catalogue import catalogue
+from harness.defects.defect import Defect, Place
+from harness.defects.reference import HurtReference
 from harness.errors import UserError
-from harness.faults.catalogue import catalogue
-from harness.faults.defect import Defect, Place
-from harness.faults.reference import HurtReference
-from harness.faults.statistics import bootstrap
-from harness.model_file import read_model_file
-from harness.noise import Noise
+from harness.models.gguf import read_model_file
+from harness.project.stack import resolve_model
 from harness.report.attribution.stages import filled, tables_of
-from harness.stack import resolve_model
 from harness.stage import Stage, StageRefusedError
+from harness.statistics import bootstrap
 from harness.values import Distributions, Generation, Prompt, Refusal
 from tests.conftest import ROOT
 from tests.doctor.models import write

@@ -7,9 +7,9 @@ import pytest
 from harness.attribution import bench
 from harness.attribution.results import Trial
 from harness.attribution.trial import Checked, Plan
+from harness.check.trace import Trace
+from harness.check.verdict import convict
 from harness.stage import Stage
-from harness.trace import Trace
-from harness.verdict import convict
 from tests.made import difference, result
 
 STACK, MODEL = "llama-cpp-python", "smollm2-135m-instruct"

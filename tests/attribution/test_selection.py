@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from harness.attribution.selection import of_stack, spread
-from harness.faults.catalogue import catalogue
-from harness.faults.defect import Defect, Place
-from harness.stack import load_stack
+from harness.defects.catalogue import catalogue
+from harness.defects.defect import Defect, Place
+from harness.project.stack import load_stack
 from harness.stage import Stage
 
 

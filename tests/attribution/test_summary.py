@@ -9,8 +9,8 @@ from harness.attribution.published import Published, load_published, publish
 from harness.attribution.results import Setup
 from harness.attribution.summary import summarise
 from harness.errors import UserError
-from harness.faults.statistics import wilson
 from harness.stage import Stage
+from harness.statistics import wilson
 from tests.attribution.made import DEFECTS, SETUP, TRIALS, convicted, defect, trial
 
 

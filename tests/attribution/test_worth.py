@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.attribution.results import Conviction, Setup, Trial
 from harness.attribution.worth import Score, smallest_cover, worth_of
-from harness.faults.defect import Defect, Place
+from harness.defects.defect import Defect, Place
 from harness.stage import Stage
 
 MODEL = "m"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.model_file import ModelFile, read_model_file
+from harness.models.gguf import ModelFile, read_model_file
 from harness.probes.fingerprint import Fingerprint
 from harness.reference.tokenizer import ReferenceTokenizer
 from harness.values import ModelRef

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("openai", reason="the openai SDK is not installed: pip install -e '.[llama-cpp-server]'")
 
+from harness.check.route import ServedRoute
 from harness.components.clients import OpenAiClient
 from harness.components.llama_cpp_python.server import LlamaCppPythonServer
-from harness.route import ServedRoute
 from harness.stage import Served, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, CaseOptions, Failure, Generation, ModelRef, Prompt, Refusal, Request, Tokens
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from harness.compare.outcome import Outcome
+from harness.check.checking import Session, open_session
+from harness.check.compare.outcome import Outcome
+from harness.check.trace import Run, Tracer
 from harness.components.llama_server import LlamaServer
-from harness.model_file import raw_entries
-from harness.session import Session, open_session
-from harness.stack import Stack, load_stack, resolve_model
+from harness.models.gguf import raw_entries
+from harness.project.stack import Stack, load_stack, resolve_model
 from harness.stage import Stage, StageFailedError, StageRefusedError
-from harness.trace import Run, Tracer
 from harness.values import Case, Failure, Generation, Prompt, Refusal, Request, Tokens, Unobserved
 from harness.wire.api import Api
 from tests.conftest import ROOT

@@ -11,7 +11,7 @@ pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[ser
 from harness.components.llama_server import _same_model
 from harness.components.llama_server._same_model import check_model
 from harness.errors import UserError
-from harness.model_file import read_model_file
+from harness.models.gguf import read_model_file
 from harness.stage import StageRefusedError
 from harness.values import ModelRef, Refusal
 

@@ -17,7 +17,7 @@ from harness.components.openai_compatible import OpenAiCompatible, _model, _prob
 from harness.components.openai_compatible._model import Vocabulary
 from harness.components.openai_compatible._read import rows_of
 from harness.errors import UserError
-from harness.model_file import read_model_file
+from harness.models.gguf import read_model_file
 from harness.probes import replay
 from harness.probes.fingerprint import Fingerprint
 from harness.probes.replay import ReplayModel

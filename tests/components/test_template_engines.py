@@ -14,9 +14,9 @@ from harness.components import template_engines
 from harness.components.template_engines._component import TemplateComponent
 from harness.errors import UserError
 from harness.parts import PartError, Rendering, TemplateEngine, TimedOut, limited, make
+from harness.process.worker import Worker
 from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import CaseOptions, ModelRef, Request
-from harness.worker import Worker
 from tests.doctor.models import write
 
 pytest.importorskip("jinja2", reason="templates are rendered with Jinja2: pip install -e '.[fuzz]'")

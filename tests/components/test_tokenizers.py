@@ -19,12 +19,12 @@ from harness.components.tokenizers import (
     QwenTokenizer,
 )
 from harness.errors import UserError
+from harness.models.vocabulary import from_tiktoken, tokenizer_json, write_gguf
+from harness.models.vocabulary.pre_tokenizers import LLAMA_3 as WORDS
+from harness.models.vocabulary.pre_tokenizers import name_of, split
 from harness.parts import PartError, make
 from harness.stage import StageFailedError, StageUnobservedError
 from harness.values import ModelRef, Prompt
-from harness.vocabulary import from_tiktoken, tokenizer_json, write_gguf
-from harness.vocabulary.pre_tokenizers import LLAMA_3 as WORDS
-from harness.vocabulary.pre_tokenizers import name_of, split
 from tests.tiny_vocabulary import RANKS, tiny
 
 HELLO = [259, 264]

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.check.route import ServedRoute
 from harness.components.clients import OpenAiClient
 from harness.components.transformers_serve import TransformersServe
-from harness.route import ServedRoute
 from harness.stage import Served, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, CaseOptions, Generation, ModelRef, Observation, Prompt, Refusal, Request, Tokens
 

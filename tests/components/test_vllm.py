@@ -17,10 +17,10 @@ import psutil
 import pytest
 from gguf import GGUFReader, GGUFWriter, TokenType
 
+from harness.check.route import ServedRoute
 from harness.components.vllm_server import Vllm, _folder
 from harness.components.vllm_server._processes import members, shared_memory
 from harness.components.vllm_server._read import chat_generation, piece_of, settings_of, steps_generation
-from harness.route import ServedRoute
 from harness.stage import Served, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, CaseOptions, Generation, ModelRef, Prompt, Request, Tokens
 
@@ -132,7 +132,7 @@ def test_what_is_not_known_is_refused_and_leaves_nothing(tmp_path, cache, change
 
 def test_the_tokenizer_is_the_references(smollm):
     tokenizers = pytest.importorskip("tokenizers")
-    from harness.model_file import read_model_file
+    from harness.models.gguf import read_model_file
     from harness.reference.tokenizer import ReferenceTokenizer
 
     metadata = {name: field.contents() for name, field in GGUFReader(smollm.path).fields.items()}

@@ -7,7 +7,7 @@ import pytest
 from harness.doctor.facts import Facts
 from harness.doctor.pre_tokenizers import PRE_TOKENIZERS
 from harness.doctor.vocabulary import vocabulary_checks
-from harness.model_file import read_model_file
+from harness.models.gguf import read_model_file
 from tests.doctor.models import TOKENS, check, write
 
 TOKEN_KEY = "tokenizer.ggml.tokens"

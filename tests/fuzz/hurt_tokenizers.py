@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import tokenizers
 
+from harness.models.vocabulary import Vocabulary, tokenizer_json
+from harness.models.vocabulary.byte_level import text_of
+from harness.models.vocabulary.pre_tokenizers import QWEN_2
 from harness.parts import PartError
-from harness.vocabulary import Vocabulary, tokenizer_json
-from harness.vocabulary.byte_level import text_of
-from harness.vocabulary.pre_tokenizers import QWEN_2
 from tests.tiny_vocabulary import tiny
 
 

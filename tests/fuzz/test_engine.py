@@ -11,18 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from typer.testing import CliRunner
 
-from harness.child import Child
+from harness.check.compare.inference import Floor
 from harness.cli import app
 from harness.cli import fuzz as commands
-from harness.compare.inference import Floor
 from harness.errors import MissingPackageError, UserError
 from harness.fuzz import engine as fuzzing
 from harness.fuzz.engine import Tried, fuzz, prompts, try_input
-from harness.laboratory.invariants import invariants_named
-from harness.laboratory.noise import floor_of_one, floor_of_two
+from harness.llama.laboratory.invariants import invariants_named
+from harness.llama.laboratory.noise import floor_of_one, floor_of_two
+from harness.process.child import Child
+from harness.process.worker import Worker
 from harness.stage import StageFailedError
 from harness.values import Failure
-from harness.worker import Worker
 from tests.conftest import ROOT
 from tests.test_cli import refused, run
 
@@ -174,7 +174,7 @@ def test_the_limit_is_that_of_two_runs(project):
 
 def test_a_hurt_engine_is_found_and_the_prompt_made_small(engine, smollm, project, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    child = Child(Worker("tests.laboratory.hurt:served", {"path": str(smollm.path), "what": "negate"}))
+    child = Child(Worker("tests.llama.laboratory.hurt:served", {"path": str(smollm.path), "what": "negate"}))
     # The whole way down takes seconds more; it is seen above.
     monkeypatch.setattr(fuzzing, "_SHRINKS", 30)
     floor = floor_of_two(floor_of_one(project, "smollm2-135m-instruct"))
@@ -188,7 +188,7 @@ def test_a_hurt_engine_is_found_and_the_prompt_made_small(engine, smollm, projec
 
 
 def invoke(child, monkeypatch, *arguments: str):
-    monkeypatch.setattr("harness.laboratory.invariants.open_engine", lambda *_: child)
+    monkeypatch.setattr("harness.llama.laboratory.invariants.open_engine", lambda *_: child)
     return CliRunner().invoke(app, ["fuzz", "engine", *arguments])
 
 
@@ -256,7 +256,7 @@ def test_without_hypothesis_there_is_a_pip_line(engine, monkeypatch):
 
 def test_the_list_is_read_without_the_engine_and_without_hypothesis():
     script = (
-        "import sys\nfrom harness.laboratory.invariants import invariants_named\ninvariants_named(())\n"
+        "import sys\nfrom harness.llama.laboratory.invariants import invariants_named\ninvariants_named(())\n"
         "print([name for name in ('llama_cpp', 'hypothesis') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.model_file import raw_entries, read_model_file
+from harness.models.gguf import raw_entries, read_model_file
 from harness.probes.fingerprint import COMPUTED, SAME_SERVER, Fingerprint, same
 from harness.probes.replay import LONGEST, ReplayModel
 from harness.values import ModelRef

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("gguf", reason="writing a vocabulary needs the package gguf")
 
-from harness.model_file import read_model_file
+from harness.models.gguf import read_model_file
 from harness.probes.alphabet import BYTES
 from harness.probes.vocabulary import write_vocabulary
 

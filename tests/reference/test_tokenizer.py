@@ -31,7 +31,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import MissingPackageError, ModelFileError, UserError
-from harness.model_file import ModelFile, read_model_file
+from harness.models.gguf import ModelFile, read_model_file
 from harness.reference.tokenizer import PRE_TOKENIZERS, ReferenceTokenizer
 
 CHATML = (

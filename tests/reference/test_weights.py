@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.errors import ModelFileError
-from harness.families.tiny import write_gguf
+from harness.models.families.tiny import write_gguf
 from harness.reference import weights
 from harness.reference.architectures import ARCHITECTURES
 from harness.reference.model_config import ModelConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.families.tiny import TinyModel
+from harness.models.families.tiny import TinyModel
 
 N_VOCAB = 97
 N_CTX = 256

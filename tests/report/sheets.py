@@ -2,12 +2,12 @@
 
 import html.parser
 
-from harness.compare.outcome import Hunk, Outcome
+from harness.check.compare.outcome import Hunk, Outcome
+from harness.check.trace import Run
+from harness.check.verdict import Finding, StageVerdict
 from harness.report.sheet import Sheet, SheetCase, sheet_of_verdict
 from harness.stage import Stage
-from harness.trace import Run
 from harness.values import Failure, Observation, Prompt, Refusal, Reply, Tokens, Unobserved, Usage
-from harness.verdict import Finding, StageVerdict
 from tests.made import FLOOR, difference, distributions, generation, golden, observed, result, row, trace, verdict
 
 HOSTILE = (

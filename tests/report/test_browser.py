@@ -9,13 +9,13 @@ import pytest
 
 from benchmarks.page import CHROMIUM, chromium, first_paint
 from harness.attribution.summary import summarise as summarise_bench
-from harness.faults.summary import summarise
+from harness.inject.summary import summarise
 from harness.report.attribution.html import to_html as bench_page
 from harness.report.campaign.html import to_html as campaign_page
 from harness.report.fuzz.html import to_html as fuzz_page
 from harness.report.html import to_html
 from tests.attribution.made import DEFECTS, SETUP, TRIALS, defect, trial
-from tests.faults.made import manifest, results
+from tests.inject.made import manifest, results
 from tests.report import searches
 from tests.report.sheets import COMMAND, HOSTILE_SHOWN, clean, faulty, hostile
 

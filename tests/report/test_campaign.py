@@ -10,14 +10,14 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from harness.faults.summary import Cell, paired, summarise
+from harness.inject.summary import Cell, paired, summarise
 from harness.report import machine
 from harness.report.campaign.console import print_campaign, print_paired
 from harness.report.campaign.html import to_html
 from harness.report.campaign.markdown import to_markdown
 from harness.report.campaign.plots import plots, to_pngs
 from harness.report.markdown import LIMIT
-from tests.faults.made import PLAN, fault, manifest, results
+from tests.inject.made import PLAN, fault, manifest, results
 
 HOSTILE = '</text><script>window.pwned = 1</script>\x1b[31m|`@all` $x_1$ \u202e\u3164\U0001f600 id="a" url(http://x.y)'
 PNG = b"\x89PNG\r\n\x1a\n"

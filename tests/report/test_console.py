@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from harness.compare.outcome import Hunk, Outcome
+from harness.check.compare.outcome import Hunk, Outcome
+from harness.check.verdict import Finding, StageVerdict, Verdict
 from harness.report.console import finding_text, print_verdicts, render_observation, render_verdict
 from harness.stage import Stage
 from harness.values import (
@@ -20,7 +21,6 @@ from harness.values import (
     Tokens,
     Unobserved,
 )
-from harness.verdict import Finding, StageVerdict, Verdict
 from tests.made import difference, golden, observed, result
 
 SAME = "golden in, golden out"

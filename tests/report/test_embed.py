@@ -2,10 +2,10 @@
 
 import json
 
-from harness.compare.outcome import Hunk
+from harness.check.compare.outcome import Hunk
+from harness.check.verdict import Finding
 from harness.report.embed import embedded
 from harness.stage import Stage
-from harness.verdict import Finding
 from tests.made import difference
 from tests.report.sheets import HOSTILE, clean, faulty, hostile
 

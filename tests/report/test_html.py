@@ -9,12 +9,12 @@ import re
 import pytest
 
 from benchmarks.page import planted_sheet
-from harness.compare.outcome import Comparison, Hunk, Outcome
+from harness.check.compare.outcome import Comparison, Hunk, Outcome
+from harness.check.trace import Run
+from harness.check.verdict import Finding, StageVerdict
 from harness.report.html import to_html
 from harness.stage import Stage
-from harness.trace import Run
 from harness.values import Observation, Refusal
-from harness.verdict import Finding, StageVerdict
 from tests.made import difference, golden, observed, result, trace
 from tests.report.sheets import HOSTILE_SHOWN, Outline, bare, chained_only, clean, faulty, hostile, of
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from harness.compare.outcome import Comparison, Hunk, Outcome
+from harness.check.compare.outcome import Comparison, Hunk, Outcome
+from harness.check.trace import Run
+from harness.check.verdict import Chained, Verdict, convict
 from harness.report import machine
 from harness.stage import Stage
-from harness.trace import Run
 from harness.values import Prompt, Reply, Unobserved
-from harness.verdict import Chained, Verdict, convict
 from tests.made import difference, golden, observed, result
 
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from harness.compare.outcome import Hunk
+from harness.check.compare.outcome import Hunk
+from harness.check.verdict import Finding
 from harness.report.markdown import LIMIT, code, fence, to_markdown
 from harness.report.visible import visible
 from harness.stage import Stage
-from harness.verdict import Finding
 from tests.made import difference, result
 from tests.report.sheets import HOSTILE, HOSTILE_SHOWN, Outline, bare, chained_only, clean, faulty, hostile
 

@@ -7,10 +7,10 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from harness.compare.outcome import Hunk
+from harness.check.compare.outcome import Hunk
+from harness.check.verdict import Finding
 from harness.report.sarif import SCHEMA, to_sarif
 from harness.stage import Stage
-from harness.verdict import Finding
 from tests.made import difference
 from tests.report.sheets import HOSTILE, bare, clean, faulty, hostile
 

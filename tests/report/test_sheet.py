@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from harness.compare.outcome import Comparison, Outcome
+from harness.check.compare.outcome import Comparison, Outcome
+from harness.check.trace import Run
+from harness.check.verdict import Finding
 from harness.report.sheet import Sheet, by_weight, difference_of, divergence, is_bad, outcome_of
 from harness.stage import Stage
-from harness.trace import Run
 from harness.values import Distributions, Refusal
-from harness.verdict import Finding
 from tests.made import (
     HEALTHY,
     LOGITS,

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.child import Child
+from harness.process.child import Child
+from harness.process.worker import Worker
 from harness.stage import Stage
 from harness.values import Case, ModelRef, Reply, Request
 from harness.wire.chat import body_of, reply_of, request_of
 from harness.wire.proxy import RecordingProxy
-from harness.worker import Worker
 
 
 class Options(BaseModel):

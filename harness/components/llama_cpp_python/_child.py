@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.child import Child
+from harness.process.child import Child
+from harness.process.worker import Worker
 from harness.stage import Stage, StageFailedError, StageUnobservedError
 from harness.values import Json, ModelRef, Prompt, Tokens
-from harness.worker import Worker
 
 _TEMPLATE_ERRORS = ("TemplateSyntaxError:", "TemplateAssertionError:")
 """What Jinja2 raises while it compiles a template: its syntax, and filters and tests that it does not know."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.components.llama_cpp_python._taps import Done, Plan, TappedLlama
-from harness.ggml import VIEWS, Tensor, Watcher, rows_of
+from harness.llama.ggml import VIEWS, Tensor, Watcher, rows_of
 
 _INPUT = "embd"
 """The first node of a graph: a row for each token of the batch."""

@@ -23,9 +23,9 @@ from llama_cpp import llama_chat_format
 from llama_cpp import llama_cpp as low_level
 
 from harness.components.llama_cpp_python._library import library_digest, type_name, with_type_ids
-from harness.ggml import Nodes
-from harness.llama_log import log_warnings
-from harness.worker import imported
+from harness.llama.ggml import Nodes
+from harness.llama.llama_log import log_warnings
+from harness.process.worker import imported
 
 _FORMATTER = "chat_formatter"
 _PLAIN = (bool, int, float, str, list, dict)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from harness.components.forcing import Position, force
 from harness.components.llama_server._options import Options
 from harness.components.llama_server._read import (
     generation_of,
@@ -27,7 +28,6 @@ from harness.components.llama_server._read import (
 )
 from harness.components.llama_server._running import Running
 from harness.errors import UserError
-from harness.forcing import Position, force
 from harness.probes.fingerprint import SAME_SERVER, Fingerprint, same
 from harness.probes.replay import ReplayModel
 from harness.probes.search import candidates, search

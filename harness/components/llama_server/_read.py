@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.forcing import Position
+from harness.components.forcing import Position
 from harness.stage import StageFailedError
 from harness.values import Distributions, Failure, Generation, Json
 

@@ -10,10 +10,10 @@ from typing import Any
 from harness.components.llama_server._options import Options
 from harness.components.llama_server._same_model import check_model
 from harness.errors import MissingPackageError
-from harness.serving import Server
+from harness.process.serving import Server
+from harness.process.worker import Worker
 from harness.values import Json, ModelRef, Tokens
 from harness.wire.api import Api
-from harness.worker import Worker
 
 
 class Running:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.errors import UserError
-from harness.model_file import read_model_file
+from harness.models.gguf import read_model_file
 from harness.stage import StageRefusedError
 from harness.values import Json, ModelRef
 

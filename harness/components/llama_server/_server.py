@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from harness.worker import imported
+from harness.process.worker import imported
 
 _EVERYTHING = 10
 _POLL = 0.05

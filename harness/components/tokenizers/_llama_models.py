@@ -10,7 +10,7 @@ from typing import Any
 import tiktoken
 
 from harness.components.tokenizers._errors import no_answer, no_bytes
-from harness.vocabulary import Vocabulary, from_tiktoken
+from harness.models.vocabulary import Vocabulary, from_tiktoken
 
 
 class LlamaTokenizer:

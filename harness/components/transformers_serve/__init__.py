@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from harness.child import Child
 from harness.components.transformers_serve._options import Options
 from harness.errors import MissingPackageError
+from harness.process.child import Child
+from harness.process.worker import Worker
 from harness.stage import Stage, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
@@ -31,7 +32,6 @@ from harness.values import (
 )
 from harness.wire.api import events, refusal
 from harness.wire.chat import body_of_request, reply_of
-from harness.worker import Worker
 
 _EXTRA = "transformers"
 _NEEDED = ("transformers", "torch", "fastapi", "uvicorn", "openai", "time-machine")

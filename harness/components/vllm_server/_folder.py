@@ -22,7 +22,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from harness.model_file import ModelFile, read_model_file
+from harness.models.gguf import ModelFile, read_model_file
 
 _VERSION = "1"
 """Of this module's way to write a folder."""

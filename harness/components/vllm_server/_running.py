@@ -6,9 +6,9 @@ import contextlib
 import tempfile
 
 from harness.components.vllm_server._options import Options
-from harness.serving import Server
+from harness.process.serving import Server
+from harness.process.worker import RemoteError, Worker, WorkerDiedError
 from harness.values import Json, ModelRef
-from harness.worker import RemoteError, Worker, WorkerDiedError
 
 
 class Running(Server):

@@ -18,10 +18,10 @@ from harness.fuzz.template.api import chosen, engine_paths
 from harness.fuzz.template.run import MEMORY
 from harness.fuzz.template.subjects import subjects
 from harness.parts import Format, PartError, Rendering, make
-from harness.project import Project, find_project
-from harness.stack import component_entry_points
+from harness.process.worker import Worker, WorkerDiedError
+from harness.project.project import Project, find_project
+from harness.project.stack import component_entry_points
 from harness.values import Json
-from harness.worker import Worker, WorkerDiedError
 
 REFERENCE: Final = "reference"
 _REFERENCE_PATH: Final = "harness.reference.parser:ReferenceParser"

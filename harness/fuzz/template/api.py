@@ -16,8 +16,8 @@ from harness.fuzz.template.properties import judge, properties_named
 from harness.fuzz.template.run import Plan, look_again
 from harness.fuzz.template.subjects import subjects
 from harness.fuzz.template.trial import Conversation, Side, Subject, Trial
-from harness.project import find_project
-from harness.stack import component_entry_points, load_component
+from harness.project.project import find_project
+from harness.project.stack import component_entry_points, load_component
 from harness.values import Json
 
 DEFAULT_ENGINES = ("transformers-template", "minijinja", "llama-cpp-jinja")

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.golden import PROVENANCE, Golden, cases_for, load_golden, load_provenance
 from harness.parts import CLOCK, Rendering
-from harness.project import Project
-from harness.stack import load_models, load_stack, resolve_model
+from harness.project.golden import PROVENANCE, Golden, cases_for, load_golden, load_provenance
+from harness.project.project import Project
+from harness.project.stack import load_models, load_stack, resolve_model
 from harness.values import Json, Prompt, Value
 
 

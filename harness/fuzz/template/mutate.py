@@ -13,8 +13,8 @@ from harness.fuzz.template.mutation import mutants
 from harness.fuzz.template.run import Children, Plan
 from harness.fuzz.template.trial import Subject
 from harness.fuzz.template.worth import sampled, summed
+from harness.process.worker import WorkerDiedError
 from harness.values import Json
-from harness.worker import WorkerDiedError
 
 _CHUNK: Final = 40
 """Mutants that are judged in one call. Each child finds out once what their original does."""

@@ -20,8 +20,8 @@ from harness.fuzz.measures import Covered, Unreached
 from harness.fuzz.template.golden_cases import GoldenCase
 from harness.fuzz.template.properties import PROPERTIES
 from harness.fuzz.template.trial import Subject
+from harness.process.worker import Worker, WorkerDiedError
 from harness.values import Json, Value
-from harness.worker import Worker, WorkerDiedError
 
 MEMORY: Final = 2 << 30
 _SEARCH: Final = 300.0

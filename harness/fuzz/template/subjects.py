@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from harness.errors import UserError
 from harness.fuzz.template.trial import Subject
-from harness.model_file import read_metadata
-from harness.project import Project
-from harness.stack import load_models, load_stack, resolve_model
+from harness.models.gguf import read_metadata
+from harness.project.project import Project
+from harness.project.stack import load_models, load_stack, resolve_model
 from harness.values import ModelRef
 
 NEUTRAL: Final = {"bos_token": "<s>", "eos_token": "</s>"}

@@ -10,8 +10,8 @@ from harness.errors import UserError, unknown_name
 from harness.fuzz.finding import Finding
 from harness.fuzz.tokenizer.properties import PROPERTIES
 from harness.fuzz.tokenizer.runner import Group, Part, fuzz_tokenizers
-from harness.project import Project, find_project
-from harness.stack import component_entry_points, find_model_file, load_component, load_models
+from harness.project.project import Project, find_project
+from harness.project.stack import component_entry_points, find_model_file, load_component, load_models
 
 TEXTS: Final = "harness.fuzz.strategies._texts:texts_for"
 LLAMA_CPP, HUGGING_FACE = "llama-tokenize", "hf-tokenizers"

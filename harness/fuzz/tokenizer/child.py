@@ -16,8 +16,8 @@ from harness.fuzz.tokenizer.asking import Asked, encoded
 from harness.fuzz.tokenizer.journal import Journal
 from harness.fuzz.tokenizer.properties import PROPERTIES
 from harness.fuzz.tokenizer.scans import broken_controls, broken_pieces, broken_roles, drift, entries
+from harness.models.vocabulary import Vocabulary, tokenizer_json, write_gguf
 from harness.parts import Tokenizer, make
-from harness.vocabulary import Vocabulary, tokenizer_json, write_gguf
 
 
 class Laboratory:

@@ -17,8 +17,8 @@ from harness.fuzz.finding import Broken, Finding, Output, merged
 from harness.fuzz.tokenizer.journal import Journal
 from harness.fuzz.tokenizer.properties import PROPERTIES
 from harness.fuzz.tokenizer.scans import CONTROLS, PIECES, ROLES
+from harness.process.worker import RemoteError, Worker, WorkerDiedError
 from harness.values import Failure, Json, Value
-from harness.worker import RemoteError, Worker, WorkerDiedError
 
 Progress = Callable[[str, int, int], None]
 """Told the group, and how many of how many texts are tried."""

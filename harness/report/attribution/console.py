@@ -29,7 +29,7 @@ from harness.report.attribution.tables import (
 
 if TYPE_CHECKING:
     from harness.attribution.summary import Summary, Told
-    from harness.faults.defect import Defect
+    from harness.defects.defect import Defect
     from harness.report.campaign.tables import Table
 
 _LISTED: Final = 30

@@ -16,8 +16,8 @@ from harness.report.markdown import code, prose
 
 if TYPE_CHECKING:
     from harness.attribution.summary import Summary
-    from harness.faults.defect import Defect
-    from harness.faults.statistics import Share
+    from harness.defects.defect import Defect
+    from harness.statistics import Share
 
 FIGURES: Final = "attribution"
 """The block with a row a stack."""

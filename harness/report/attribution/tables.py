@@ -13,7 +13,7 @@ from harness.stage import Stage
 
 if TYPE_CHECKING:
     from harness.attribution.summary import Both, Matrix, Row, Summary, Told
-    from harness.faults.statistics import Share
+    from harness.statistics import Share
 
 _LONGEST: Final = 600
 _THREAD: Final = re.compile(r"([\w.-]+/[\w.-]+)#(\d{1,9})", re.ASCII)

@@ -21,8 +21,8 @@ from harness.report.campaign.tables import (
 from harness.report.visible import shorten, visible
 
 if TYPE_CHECKING:
-    from harness.faults.statistics import Share
-    from harness.faults.summary import Contrast, Paired, Summary
+    from harness.inject.summary import Contrast, Paired, Summary
+    from harness.statistics import Share
 
 _MOST: Final = 5
 """Groups shown of each way of grouping."""

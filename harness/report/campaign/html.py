@@ -24,7 +24,7 @@ from harness.report.campaign.tables import (
 from harness.report.visible import visible
 
 if TYPE_CHECKING:
-    from harness.faults.summary import Summary
+    from harness.inject.summary import Summary
 
 
 def to_html(summary: Summary) -> str:

@@ -17,7 +17,7 @@ from harness.report.campaign.tables import (
 from harness.report.markdown import code, fitted
 
 if TYPE_CHECKING:
-    from harness.faults.summary import Summary
+    from harness.inject.summary import Summary
 
 
 def to_markdown(summary: Summary) -> str:

@@ -25,7 +25,7 @@ from harness.report.drawing import PAGE, PRINT, Palette, settings, to_png, to_sv
 from harness.report.visible import shorten
 
 if TYPE_CHECKING:
-    from harness.faults.summary import Bits, Cell, Group, Summary
+    from harness.inject.summary import Bits, Cell, Group, Summary
 
 _WIDTH: Final = 4.0
 """Of every plot, in inches: what a narrow page can show with readable letters."""

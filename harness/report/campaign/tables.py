@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 from harness.report.visible import shorten, visible
 
 if TYPE_CHECKING:
-    from harness.faults.statistics import Share
-    from harness.faults.summary import Bits, Detection, Divergence, Group, Summary
+    from harness.inject.summary import Bits, Detection, Divergence, Group, Summary
+    from harness.statistics import Share
 
 _LONGEST: Final = 60
 _RANKED: Final = "The most vulnerable first: by the lower end of the interval of silent data corruption (SDC)."

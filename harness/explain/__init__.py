@@ -1,0 +1,1 @@
+"""What comes after a verdict: a wrong file, the place in the network, known defects. Every runner goes through it."""

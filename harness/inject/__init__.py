@@ -1,0 +1,1 @@
+"""Numeric faults planted in the running engine, and campaigns of them."""

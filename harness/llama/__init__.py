@@ -1,0 +1,1 @@
+"""llama.cpp from inside: its memory layout, its log, and the laboratory that feeds it by hand."""

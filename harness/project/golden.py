@@ -1,0 +1,451 @@
+"""Goldens: what the reference made of each case, stage by stage, with where it came from.
+
+    golden/cases/<case>.json                 what is asked
+    golden/<model>/provenance.toml           who made the goldens, of which file, and the hash of every case
+    golden/<model>/noise.json                how far healthy engines were seen from the reference
+    golden/<model>/<case>/request.json prompt.txt tokens.json generation.json logits.npz reply.json
+
+A case that the reference itself refuses has a `refusal.json` naming the stage, and nothing for the stages after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.errors import UserError, unknown_name
+from harness.project.documents import read_json, read_toml
+from harness.project.project import Project
+from harness.project.stack import ModelEntry, load_models
+from harness.stage import Stage
+from harness.values import (
+    Case,
+    Distributions,
+    Generation,
+    Json,
+    ModelRef,
+    Prompt,
+    Refusal,
+    Reply,
+    Request,
+    Tokens,
+    Value,
+)
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+FORMAT: Literal[1] = 1
+PROVENANCE = "provenance.toml"
+NOISE = "noise.json"
+_FILES = ("request.json", "prompt.txt", "tokens.json", "generation.json", "logits.npz", "reply.json", "refusal.json")
+
+
+class GoldenError(UserError):
+    """A golden that does not belong to what is held against it, or was changed by other hands."""
+
+
+class Golden(Value):
+    """What the reference made of one case.
+
+    Attributes:
+        case: The case.
+        model: The model's name.
+        request: The client stage's output; it has always one.
+        prompt: The template stage's, or its refusal; None where it is not known, which of a stored golden it always is.
+        tokens: The tokenization stage's; None after a refusal.
+        generation: The inference stage's, or the refusal of a prompt longer than a context; None after a refusal.
+        reply: The postprocess stage's; None after a refusal.
+        streamed: What a stream must add up to, where that is something else.
+    """
+
+    case: Case
+    model: str
+    request: Request
+    prompt: Prompt | Refusal | None
+    tokens: Tokens | None = None
+    generation: Generation | Refusal | None = None
+    reply: Reply | None = None
+    streamed: Reply | None = None
+
+    def value(self, stage: Stage) -> Any:
+        """Return what the stage should produce, or None where there is nothing to hold it against."""
+        return {
+            Stage.CLIENT: self.request,
+            Stage.TEMPLATE: self.prompt,
+            Stage.TOKENIZATION: self.tokens,
+            Stage.INFERENCE: self.generation,
+            Stage.POSTPROCESS: self.reply,
+        }[stage]
+
+
+class CaseRecord(BaseModel):
+    """What provenance remembers of one case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asked: str
+    golden: str
+
+
+class Provenance(BaseModel):
+    """Where a model's goldens come from.
+
+    Attributes:
+        format: The version of the file formats.
+        model_sha256: The model file they were made of.
+        template_sha256: The template that replaces the file's own, if one does.
+        references: Who made each stage's goldens, with versions.
+        cases: By case, the hash of what was asked and of the golden's files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1]
+    model_sha256: str
+    template_sha256: str = ""
+    references: dict[str, str]
+    cases: dict[str, CaseRecord] = Field(default_factory=dict)
+
+
+# Cases
+
+
+def case_names(project: Project) -> tuple[str, ...]:
+    """Return the names of all cases."""
+    return tuple(sorted(path.stem for path in (project.golden / "cases").glob("*.json")))
+
+
+def load_case(project: Project, name: str) -> Case:
+    """Load one case.
+
+    Raises:
+        UserError: no such case, or its file is wrong.
+    """
+    names = case_names(project)
+    if name not in names:
+        raise unknown_name("case", name, names)
+    return read_json(project.golden / "cases" / f"{name}.json", Case).model_copy(update={"name": name})
+
+
+def cases_for(project: Project, model: str, wanted: Sequence[str] = ()) -> tuple[Case, ...]:
+    """Return the cases that are asked of a model, all or those wanted.
+
+    Raises:
+        UserError: a case that is wanted does not exist, or a case's file is wrong.
+    """
+    names = wanted or case_names(project)
+    entry = load_models(project).get(model)
+    return tuple(case for case in (load_case(project, name) for name in names) if _is_asked(case, model, entry))
+
+
+def is_asked(project: Project, case: Case, model: str) -> bool:
+    """Return whether a case is asked of a model: one names the other, or it is for all models that take such."""
+    return _is_asked(case, model, load_models(project).get(model))
+
+
+def _is_asked(case: Case, model: str, entry: ModelEntry | None) -> bool:
+    if model in case.models or (entry is not None and case.name in entry.cases):
+        return True
+    return not case.models and not (entry is not None and entry.named_only)
+
+
+# Loading
+
+
+def load_provenance(project: Project, model: ModelRef) -> Provenance:
+    """Load a model's provenance and make sure that it speaks of this model.
+
+    Raises:
+        GoldenError: there are no goldens, or they were made of another file, template or format.
+    """
+    path = project.golden / model.name / PROVENANCE
+    if not path.is_file():
+        raise GoldenError(f"no goldens for model {model.name!r}", f"make them: harness record {model.name}")
+    provenance = read_toml(path, Provenance)
+    for what, has, needs in (
+        ("model file", provenance.model_sha256, model.sha256),
+        ("template", provenance.template_sha256, template_digest(model)),
+    ):
+        if has != needs:
+            raise GoldenError(
+                f"the goldens of {model.name!r} were made with another {what} "
+                f"(SHA-256 {has[:12] or 'none'}..., now {needs[:12] or 'none'}...): they are not compared",
+                f"record them again: harness record {model.name}",
+            )
+    return provenance
+
+
+def load_golden(project: Project, model: ModelRef, case: Case, provenance: Provenance) -> Golden:
+    """Load one golden.
+
+    Raises:
+        GoldenError: there is none, the case was changed since, or the golden's files are not those that were recorded.
+    """
+    record = provenance.cases.get(case.name)
+    remedy = f"look at what would change: harness record {model.name}"
+    if record is None:
+        raise GoldenError(f"case {case.name!r} has no golden for model {model.name!r}", remedy)
+    if record.asked != case_digest(case):
+        raise GoldenError(f"case {case.name!r} was changed after its golden was recorded", remedy)
+    folder = project.golden / model.name / case.name
+    files = _read_files(folder)
+    if files_digest(files) != record.golden:
+        raise GoldenError(
+            f"the golden {model.name}/{case.name} is not what was recorded: its files were changed, or their line "
+            "endings were",
+            f"restore them, or {remedy}",
+        )
+    return _decode(case, model.name, files)
+
+
+def template_digest(model: ModelRef) -> str:
+    """Return the SHA-256 of a model's replacement template, or an empty string."""
+    return "" if model.chat_template is None else hashlib.sha256(model.chat_template.encode("utf-8")).hexdigest()
+
+
+def case_digest(case: Case) -> str:
+    """Return the hash of what a case asks; its description and coverage are not part of it."""
+    asked = case.model_dump(mode="json", include={"body", "options"})
+    return hashlib.sha256(_json_bytes(asked)).hexdigest()
+
+
+def files_digest(files: Mapping[str, bytes]) -> str:
+    """Return one hash of a golden's files."""
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        whole.update(f"{name}\0{len(files[name])}\0".encode())
+        whole.update(files[name])
+    return whole.hexdigest()
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    try:
+        return {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+    except OSError as error:
+        raise GoldenError(f"the golden in {folder} cannot be read: {error.strerror}") from error
+
+
+# The files
+
+
+def encode(golden: Golden) -> dict[str, bytes]:
+    """Return a golden's files."""
+    files = {"request.json": _json_bytes(golden.request.model_dump(mode="json"))}
+    if isinstance(golden.prompt, Refusal):
+        files["refusal.json"] = _refusal_bytes(Stage.TEMPLATE, golden.prompt)
+        return files
+    assert golden.prompt is not None
+    assert golden.tokens is not None
+    files["prompt.txt"] = golden.prompt.text.encode("utf-8")
+    files["tokens.json"] = _json_bytes(
+        {
+            "prompt_suffix": golden.prompt.suffix,
+            "literals": golden.prompt.literals,
+            "dates": golden.prompt.dates,
+            "prompt_policies": golden.prompt.policies,
+            **golden.tokens.model_dump(mode="json"),
+        },
+        flat=("ids", "pieces", "policies", "literals", "dates"),
+    )
+    if isinstance(golden.generation, Refusal):
+        files["refusal.json"] = _refusal_bytes(Stage.INFERENCE, golden.generation)
+        return files
+    assert golden.generation is not None
+    assert golden.generation.distributions is not None
+    assert golden.reply is not None
+    files["generation.json"] = _json_bytes(golden.generation.model_dump(mode="json"), flat=("ids", "chosen"))
+    files["logits.npz"] = encode_distributions(golden.generation.distributions)
+    files["reply.json"] = _json_bytes(golden.reply.model_dump(mode="json"))
+    return files
+
+
+def _refusal_bytes(stage: Stage, refusal: Refusal) -> bytes:
+    return _json_bytes({"stage": stage.value, **refusal.model_dump(mode="json")})
+
+
+def _decode(case: Case, model: str, files: Mapping[str, bytes]) -> Golden:
+    request = Request.model_validate_json(files["request.json"])
+    refused: dict[str, Refusal] = {}
+    if "refusal.json" in files:
+        data = json.loads(files["refusal.json"])
+        stage = data.pop("stage")
+        refused[stage] = Refusal.model_validate(data)
+    if Stage.TEMPLATE in refused:
+        return Golden(case=case, model=model, request=request, prompt=refused[Stage.TEMPLATE])
+    tokens = json.loads(files["tokens.json"])
+    prompt = Prompt(
+        text=files["prompt.txt"].decode("utf-8"),
+        suffix=tokens.pop("prompt_suffix"),
+        literals=tuple(tuple(span) for span in tokens.pop("literals")),
+        dates=tuple(tuple(span) for span in tokens.pop("dates", ())),
+        policies=tokens.pop("prompt_policies", {}),
+    )
+    whole = Golden(
+        case=case,
+        model=model,
+        request=request,
+        prompt=prompt,
+        tokens=Tokens.model_validate(tokens),
+        generation=refused.get(Stage.INFERENCE),
+    )
+    if "generation.json" not in files:
+        return whole
+    generation = Generation.model_validate_json(files["generation.json"])
+    return whole.model_copy(
+        update={
+            "generation": generation.model_copy(update={"distributions": decode_distributions(files["logits.npz"])}),
+            "reply": Reply.model_validate_json(files["reply.json"]),
+        }
+    )
+
+
+def encode_distributions(distributions: Distributions) -> bytes:
+    """Return distributions as the bytes of an `.npz` that are the same for the same numbers."""
+    top = distributions.top()
+    assert top.ids is not None
+    assert top.rest is not None
+    buffer = io.BytesIO()
+    # numpy writes fixed dates into the archive, so equal arrays give equal bytes.
+    np.savez_compressed(buffer, ids=top.ids, logprobs=top.logprobs, rest=top.rest)
+    return buffer.getvalue()
+
+
+def decode_distributions(data: bytes) -> Distributions:
+    """Read what `encode_distributions` wrote. No pickled object is accepted."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return Distributions(arrays["logprobs"], arrays["ids"], arrays["rest"])
+
+
+def _json_bytes(data: Json, flat: Iterable[str] = ()) -> bytes:
+    """Return JSON that diffs well: one key a line, but the long lists named in `flat` on one line each."""
+    held = {key: data[key] for key in flat if key in data}
+    text = json.dumps({**data, **dict.fromkeys(held, "")}, ensure_ascii=False, indent=2)
+    for key, value in held.items():
+        text = text.replace(f'"{key}": ""', f'"{key}": {json.dumps(value, ensure_ascii=False)}', 1)
+    return (text + "\n").encode("utf-8")
+
+
+# Writing
+
+
+def write_golden(project: Project, golden: Golden, then: Callable[[str], None] = lambda _: None) -> str:
+    """Write a golden in one step and return its hash. The old one stays whole until the new one is.
+
+    Args:
+        project: Where.
+        golden: What.
+        then: Given the hash, writes what belongs to the golden; if it raises, the old golden returns.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full; the old golden is then untouched.
+    """
+    files = encode(golden)
+    digest = files_digest(files)
+    folder = project.golden / golden.model / golden.case.name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            for name, data in files.items():
+                _write_through(fresh / name, data)
+            fresh.chmod(0o755)
+            _swap(fresh, folder, lambda: then(digest))
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"the golden {golden.model}/{golden.case.name} cannot be written: {error.strerror}; the old one is intact"
+        ) from error
+    return digest
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write one file in one step.
+
+    Raises:
+        UserError: it cannot be written; the old one is then untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        try:
+            _write_through(Path(name), data)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; the old one is intact") from error
+
+
+def remove_golden(project: Project, model: str, case: str) -> None:
+    """Remove a golden whose case is gone."""
+    shutil.rmtree(project.golden / model / case, ignore_errors=True)
+
+
+def write_provenance(project: Project, model: str, provenance: Provenance) -> None:
+    """Write a model's provenance, one sorted line a case."""
+    lines = [
+        "# Where these goldens come from. Written by `harness record`.",
+        f"format = {provenance.format}",
+        f'model_sha256 = "{provenance.model_sha256}"',
+        f'template_sha256 = "{provenance.template_sha256}"',
+        "",
+        "[references]",
+        *(f"{key} = {_toml(value)}" for key, value in provenance.references.items()),
+        "",
+        "[cases]",
+        *(
+            f'{_toml_key(name)} = {{ asked = "{record.asked}", golden = "{record.golden}" }}'
+            for name, record in sorted(provenance.cases.items())
+        ),
+    ]
+    write_file(project.golden / model / PROVENANCE, ("\n".join(lines) + "\n").encode("utf-8"))
+
+
+def _toml(text: str) -> str:
+    """Return a text in quotes. TOML's basic strings are JSON's, but for this one character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _toml(name)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _swap(fresh: Path, folder: Path, then: Callable[[], None]) -> None:
+    """Put the fresh folder in the old one's place and do what belongs to it; the old one returns if either fails."""
+    if not folder.exists():
+        fresh.rename(folder)
+        then()
+        return
+    aside = fresh.with_name(f"{fresh.name}.old")
+    folder.rename(aside)
+    try:
+        fresh.rename(folder)
+        then()
+    except BaseException:
+        if folder.exists():
+            folder.rename(fresh)
+        aside.rename(folder)
+        raise
+    with contextlib.suppress(OSError):
+        shutil.rmtree(aside)
