@@ -83,7 +83,7 @@ def examples(tmp_path_factory):
     text = (ROOT / "docs" / "defects.md").read_text(encoding="utf-8")
     source = "\n\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     path = tmp_path_factory.mktemp("examples") / "my_defects.py"
-    path.write_text(f"from harness.defects import defect\n\n\n{source}", encoding="utf-8")
+    path.write_text(f"from harness.faults import defect\n\n\n{source}", encoding="utf-8")
     return {one.place: one for one in defects_in(path).values()}
 
 

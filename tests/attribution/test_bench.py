@@ -30,7 +30,7 @@ OURS = (
     "pp-content-lost",
 )
 OWN = """
-from harness.defects import defect
+from harness.faults import defect
 
 
 @defect("own-body", place="body", sentence="The last message is lost.")
@@ -246,7 +246,7 @@ BROKEN = {
 @pytest.mark.parametrize("said", BROKEN, ids=lambda said: said[:40])
 def test_a_file_with_a_wrong_label_is_refused_with_one_line(tmp_path, said):
     path = tmp_path / "bad.py"
-    path.write_text(f"from harness.defects import defect\n{BROKEN[said]}\ndef function(given):\n    return given\n")
+    path.write_text(f"from harness.faults import defect\n{BROKEN[said]}\ndef function(given):\n    return given\n")
     with pytest.raises(UserError) as refused:
         defects_in(path)
     assert said in str(refused.value)

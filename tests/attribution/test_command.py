@@ -157,7 +157,7 @@ def test_what_the_user_can_mend_is_one_line(asked, tmp_path):
 def test_a_users_file_is_planted_alone_unless_ours_are_asked_for(asked, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from harness.defects import defect\n"
+        "from harness.faults import defect\n"
         '@defect("mine-alone", place="prompt", sentence="It trims.")\n'
         "def trims(text):\n    return text.strip()\n"
     )
