@@ -38,7 +38,7 @@ def fuzz_parser(
         str,
         typer.Argument(
             metavar="FORMAT",
-            help=f"A model of the fixtures (Qwen/Qwen3-8B), a model of the project, a GGUF; {FIXTURES}, for all the"
+            help=f"A model of the fixtures (Qwen/Qwen3-0.6B), a model of the project, a GGUF; {FIXTURES}, for all the"
             f" fixtures of that package; or {KNOWN}, for what is known to be wrong.",
         ),
     ],

@@ -70,6 +70,10 @@ def test_one_text_tried_again():
         (("tokenizer", "smollm2-135m-instruct", "--example", "[1]"), "--example is no text"),
         (("parser", "known", "--parser", "none"), "no parser named 'none'"),
         (("parser", "known", "--only", "none"), "no known defect named 'none'"),
+        (
+            ("parser", "Qwen/Qwen3-8C"),
+            "no model with a template and fixtures, and no file named 'Qwen/Qwen3-8C'; did you mean",
+        ),
         (("parser", "no-such"), "no template at 'no-such'"),
         (("parser", "smollm2-135m-instruct-tools", "--parser", "reference", "--example", "[]"), "has no conversation"),
     ],
@@ -132,3 +136,13 @@ def test_the_document_lists_every_property(project, properties):
     text = (project.root / "docs" / "properties.md").read_text(encoding="utf-8")
     for name, one in properties.items():
         assert f"| `{name}` | {one.sentence} |" in text
+
+
+def test_an_engine_without_its_npm_package_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_NODE_MODULES", str(tmp_path))
+    template = tmp_path / "a.jinja"
+    template.write_text("{{ messages[0].content }}")
+    result = run("template", template, "--engine", "huggingface-jinja")
+    assert result.exit_code == 2, result.output
+    assert "run: npm install @huggingface/jinja" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -55,7 +56,7 @@ def format_named(project: Project, name: str, template: str | None = None) -> Fo
 
     Args:
         project: Where models are.
-        name: A model of the fixtures (`Qwen/Qwen3-8B`), a model of the project, a GGUF, or what else
+        name: A model of the fixtures (`Qwen/Qwen3-0.6B`), a model of the project, a GGUF, or what else
             `harness fuzz template` takes.
         template: Which of several templates.
 
@@ -66,6 +67,8 @@ def format_named(project: Project, name: str, template: str | None = None) -> Fo
         found = _of_fixtures(name)
         if found is not None:
             return found
+        if not Path(name).exists():
+            raise _no_fixtures(name)
     subject = chosen(subjects(project, name), template)[0]
     control = tuple(text for text in subject.control if text in subject.source)[:_MARKERS]
     end = str(subject.variables.get("eos_token") or "</s>")
@@ -235,6 +238,15 @@ def _of_fixtures(model: str) -> Format | None:
     except MissingPackageError:
         return None
     return format_of(model)
+
+
+def _no_fixtures(model: str) -> UserError:
+    """Return the error for what looks like a model's name on a hub, and is no file either."""
+    try:
+        from harness.fuzz.parser.fixtures import models
+    except MissingPackageError as error:
+        return error
+    return unknown_name("model with a template and fixtures, and no file", model, models())
 
 
 def _opened(parser: str, made: Format) -> Any:

@@ -123,10 +123,15 @@ def findings_of(judged: Iterable[Judged], parser: str) -> list[Finding]:
     )
 
 
+def models() -> list[str]:
+    """Return the models that there are fixtures of."""
+    return sorted({fixture.reference_model for fixture in load_fixtures()})
+
+
 def format_of(model: str) -> Format | None:
-    """Return the format of a model of the fixtures, or None where there is no template of it."""
+    """Return the format of a model of the fixtures, or None where there is no fixture or no template of it."""
     mine = [fixture for fixture in load_fixtures() if fixture.reference_model == model]
-    found = _template_of(model, mine)
+    found = _template_of(model, mine) if mine else None
     return None if found is None else _format(load_families()[mine[0].family], mine, *found)
 
 

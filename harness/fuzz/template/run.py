@@ -15,12 +15,13 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from harness.errors import UserError
 from harness.fuzz.finding import Broken, Finding, Output, merged
 from harness.fuzz.measures import Covered, Unreached
 from harness.fuzz.template.golden_cases import GoldenCase
 from harness.fuzz.template.properties import PROPERTIES
 from harness.fuzz.template.trial import Subject
-from harness.process.worker import Worker, WorkerDiedError
+from harness.process.worker import RemoteError, Worker, WorkerDiedError
 from harness.values import Json, Value
 
 MEMORY: Final = 2 << 30
@@ -156,7 +157,7 @@ class Children:
         workers = [self._worker(self._plan.engines) for _ in range(self._count)]
         executor = ThreadPoolExecutor(self._count)
         try:
-            self.engines = workers[0].call("identity")
+            self.engines = _identity(workers[0])
             for worker in workers:
                 self._workers.put(worker)
             yield executor.submit
@@ -270,6 +271,21 @@ class Children:
         }
         seconds = _SECONDS + (_SEARCH if self._plan.seconds is None else self._plan.seconds)
         return Worker("harness.fuzz.template.child:Bench", init, seconds=seconds, memory=MEMORY)
+
+
+def _identity(worker: Worker) -> dict[str, str]:
+    """Return the engines' versions.
+
+    Raises:
+        UserError: an engine cannot be made here, as something beside Python is missing.
+    """
+    try:
+        found: dict[str, str] = worker.call("identity")
+    except RemoteError as error:
+        if error.error == UserError.__name__:
+            raise UserError(error.message) from None
+        raise
+    return found
 
 
 def _read(subject: Subject, answer: Json) -> tuple[list[Finding], Statistics]:
