@@ -9,9 +9,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from harness.check.checking import check
 from harness.check.compare.outcome import Outcome
 from harness.components.llama_cpp_python import LlamaCppPython
+from harness.explain.pipeline import check
 from harness.project.project import find_project
 from harness.project.stack import load_stack
 

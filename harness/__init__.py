@@ -32,7 +32,7 @@ _HOME = {
     "Trace": "check.trace",
     "UserError": "errors",
     "Verdict": "check.verdict",
-    "check": "check.checking",
+    "check": "explain.pipeline",
     "find_project": "project.project",
     "fuzz_template": "fuzz.template.api",
     "load_case": "project.golden",

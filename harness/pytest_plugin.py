@@ -7,8 +7,8 @@ Installed with the package, it costs nothing until asked: everything of the hous
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from harness.check.checking import Session
     from harness.check.trace import Trace
-    from harness.check.verdict import StageResult, Verdict
-    from harness.explain.artifact import Inspector
+    from harness.check.verdict import Verdict
+    from harness.explain.pipeline import Pipeline
     from harness.project.golden import Golden
     from harness.stage import Stage
 
@@ -72,14 +72,14 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 class _Runner:
-    """The sessions that are open, by stack and model, and the results so far."""
+    """The sessions that are open, by stack and model, and the verdicts so far."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._opened = ExitStack()
         self._sessions: dict[tuple[str, str], Session] = {}
-        self._results: dict[tuple[str, str, str], tuple[StageResult, ...]] = {}
-        self._inspector: Inspector | None = None
+        self._verdicts: dict[tuple[str, str, str], Verdict] = {}
+        self._pipeline: Pipeline | None = None
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return every stack and model that is asked for."""
@@ -125,24 +125,23 @@ class _Runner:
             self._sessions[pair] = self._opened.enter_context(opened)
         return self._sessions[pair]
 
-    def results(self, pair: tuple[str, str], case: str) -> tuple[StageResult, ...]:
-        """Return the results of a case; it is run once, however many of its stages are asked for."""
+    def verdict(self, pair: tuple[str, str], case: str, among: Collection[str]) -> Verdict:
+        """Return the verdict on a case, which is run once, however many of its stages are asked for.
+
+        Args:
+            pair: Stack and model.
+            case: The case.
+            among: All cases of this stack and model that this run asks for.
+        """
+        from harness.explain.pipeline import Pipeline
+
         key = (*pair, case)
-        if key not in self._results:
-            self._results[key] = self.session(pair).results(case)
-        return self._results[key]
-
-    def verdict(self, pair: tuple[str, str], result: StageResult) -> Verdict:
-        """Return the verdict on one result; of a stage that is convicted it tells a wrong file from a wrong part."""
-        session = self.session(pair)
-        verdict = session.verdict([result])
-        if not verdict.findings:
-            return verdict
-        if self._inspector is None:
-            from harness.explain.artifact import Inspector
-
-            self._inspector = self._opened.enter_context(closing(Inspector(self._project())))
-        return self._inspector.verdict(verdict, session.running, session.goldens)
+        if key not in self._verdicts:
+            if self._pipeline is None:
+                self._pipeline = self._opened.enter_context(Pipeline(self._project()))
+            session = self.session(pair)
+            self._verdicts[key] = self._pipeline.verdict(session, session.results(case), among=among)
+        return self._verdicts[key]
 
     def update(self, kind: str) -> None:
         """Record the goldens of every model asked for."""
@@ -198,8 +197,8 @@ class StageItem(pytest.Item):
 
     def __init__(self, *, pair: tuple[str, str], case: str, stage: Stage, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self._pair = pair
-        self._case = case
+        self.pair = pair
+        self.case = case
         self._stage = stage
 
     def runtest(self) -> None:
@@ -208,20 +207,21 @@ class StageItem(pytest.Item):
         Raises:
             StageFailure: the stage is at fault.
         """
-        from harness.check.compare.outcome import Outcome
         from harness.report.console import finding_text
 
         runner = self.config.stash[_RUNNER]
-        results = runner.results(self._pair, self._case)
-        result = next(result for result in results if result.stage is self._stage)
+        among = {item.case for item in self.session.items if isinstance(item, StageItem) and item.pair == self.pair}
+        verdict = runner.verdict(self.pair, self.case, among)
+        result = next(result for result in verdict.results if result.stage is self._stage)
         self.user_properties.append(("outcome", str(result.isolated.outcome)))
         if result.isolated.rule:
             self.user_properties.append(("rule", result.isolated.rule))
-        if result.isolated.outcome is Outcome.UNOBSERVED:
-            pytest.skip(f"unobserved: {result.isolated.rule}")
-        verdict = runner.verdict(self._pair, result)
-        if verdict.findings:
-            raise StageFailure("\n".join(finding_text(finding) for finding in verdict.findings))
+        findings = [finding for finding in verdict.findings if finding.stage is self._stage]
+        if findings:
+            raise StageFailure("\n".join(finding_text(finding) for finding in findings))
+        said = verdict.stages[self._stage]
+        if said.status == "unobserved":
+            pytest.skip(f"unobserved: {said.why}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show the finding, not our own code."""

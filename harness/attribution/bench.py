@@ -21,7 +21,7 @@ from harness.check.trace import save_trace
 from harness.defects.catalogue import catalogue, defects_in
 from harness.defects.defect import Defect
 from harness.errors import UserError
-from harness.explain.locate import Locator
+from harness.explain.pipeline import Pipeline
 from harness.project.golden import cases_for, load_golden, load_provenance
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, load_stack, resolve_model
@@ -257,18 +257,18 @@ def do(bench: Bench, job: Job) -> Trial:
     stack, model = _stack(bench, job.setting), resolve_model(project, job.model)
     known = known_defects(bench.file)
     defects = [known[one] for one in job.defects]
-    locator = _locator(bench.root)
+    pipeline = _pipeline(bench.root)
     clean, plan, left_out = _clean(bench.root, bench.stack, bench.parallel, job.model, bench.plans[job.model])
     # In another healthy setting other bits are no effect of anything.
     held = None if job.setting else clean
-    trial, checked = run(project, stack, model, plan, defects, held, locator, name=job.name, setting=job.setting)
+    trial, checked = run(project, stack, model, plan, defects, held, pipeline, name=job.name, setting=job.setting)
     trial = trial.model_copy(update={"left_out": left_out})
     if bench.traces is not None and checked is not None and _is_wrong(trial, defects):
         for case in plan.deep:
             save_trace(checked.traces[case], bench.traces / job.name)
     if job.trusted:
         return trial
-    _, after = run(project, _stack(bench, ""), model, plan, (), None, locator, name=job.name)
+    _, after = run(project, _stack(bench, ""), model, plan, (), None, pipeline, name=job.name)
     if after is None:
         return trial
     left = [stage for stages in differing(clean, after) for stage in stages]
@@ -294,7 +294,7 @@ def _clean(
     project = Project(root)
     bench = Bench(root, stack, {name: plan}, parallel=parallel)
     _, checked = run(
-        project, _stack(bench, ""), resolve_model(project, name), plan, (), None, name="clean", locator=_locator(root)
+        project, _stack(bench, ""), resolve_model(project, name), plan, (), None, _pipeline(root), name="clean"
     )
     assert checked is not None
     left_out = convictions_of(checked.verdict)
@@ -308,9 +308,9 @@ def _clean(
 
 
 @lru_cache(maxsize=1)
-def _locator(root: Path) -> Locator:
-    """Return what holds nodes; the oracle that it loads stays."""
-    return Locator(Project(root))
+def _pipeline(root: Path) -> Pipeline:
+    """Return what gives verdicts; the oracle that it loads stays."""
+    return Pipeline(Project(root))
 
 
 def _stack(bench: Bench, setting: str) -> Stack:

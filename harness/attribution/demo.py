@@ -10,6 +10,7 @@ from harness.check.verdict import StageResult, Verdict
 from harness.defects import Defect
 from harness.defects.catalogue import catalogue
 from harness.defects.planting import plant
+from harness.explain.pipeline import Pipeline
 from harness.project.project import Project
 from harness.project.stack import load_stack, resolve_model
 
@@ -49,6 +50,7 @@ def demo(project: Project, progress: Progress = lambda *_: None) -> Iterator[Sce
     known = catalogue()
     for planted in (None, *(known[name] for name in PLANTED)):
         with (
+            Pipeline(project) as pipeline,
             plant(stack, model, [planted] if planted else []) as hurt,
             open_session(project, hurt.stack, hurt.model, CASES, wrap=hurt.wrap, prepare=hurt.prepare) as session,
         ):
@@ -56,4 +58,4 @@ def demo(project: Project, progress: Progress = lambda *_: None) -> Iterator[Sce
             for done, case in enumerate(session.goldens):
                 progress(planted.id if planted else "healthy", done, len(session.goldens))
                 results.extend(session.results(case))
-            yield Scene(planted, session.verdict(results))
+            yield Scene(planted, pipeline.verdict(session, results))

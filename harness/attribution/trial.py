@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from harness.attribution.results import Conviction, Trial
@@ -18,13 +18,13 @@ from harness.check.checking import Session, open_session
 from harness.check.compare.outcome import Outcome
 from harness.check.running import RunningStack, open_stack
 from harness.check.trace import FIELDS, Run, Trace
-from harness.check.verdict import StageResult, Verdict, adding
+from harness.check.verdict import StageResult, Verdict
 from harness.defects.defect import Defect
 from harness.defects.places import DefectError
 from harness.defects.planting import NoPlaceError, plant
 from harness.errors import UserError
-from harness.explain.artifact import Inspector, Reopen
-from harness.explain.locate import Locator
+from harness.explain.artifact import Reopen
+from harness.explain.pipeline import Pipeline
 from harness.project.project import Project
 from harness.project.stack import Stack
 from harness.stage import Stage, Transparent
@@ -72,7 +72,7 @@ def run(
     plan: Plan,
     defects: Sequence[Defect],
     clean: Checked | None,
-    locator: Locator,
+    pipeline: Pipeline,
     *,
     name: str,
     setting: str = "",
@@ -87,7 +87,7 @@ def run(
         plan: What is asked.
         defects: What is planted.
         clean: What the clean stack made; None for the clean stack itself.
-        locator: Holds the nodes of an engine that can be looked into.
+        pipeline: Gives the verdict.
         name: The trial's name.
         setting: Of a control, the healthy setting that it is in.
         progress: Told of every case.
@@ -102,7 +102,7 @@ def run(
     }
     try:
         with _opened(project, stack, model, plan, defects) as (session, reopen):
-            checked = _inspected(project, session, reopen, check(session, plan, locator, progress))
+            checked = check(session, plan, pipeline, reopen, progress)
     except NoPlaceError as none:
         return Trial(**made, ended="no place", why=str(none)), None
     except (DefectError, UserError) as error:
@@ -161,8 +161,14 @@ def convictions_of(verdict: Verdict) -> tuple[Conviction, ...]:
     )
 
 
-def check(session: Session, plan: Plan, locator: Locator, progress: Callable[[str], None] = lambda _: None) -> Checked:
-    """Check an open stack by a plan; the nodes of its engine where nothing else is wrong."""
+def check(
+    session: Session,
+    plan: Plan,
+    pipeline: Pipeline,
+    reopen: Reopen | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Checked:
+    """Check an open stack by a plan, as users' checks do; `reopen` opens the same around another file."""
     traces: dict[str, Trace] = {}
     results: list[StageResult] = []
     for case, golden in session.goldens.items():
@@ -175,18 +181,9 @@ def check(session: Session, plan: Plan, locator: Locator, progress: Callable[[st
         for case, golden in session.goldens.items()
         if case in plan.deep and isinstance(golden.reply, Reply)
     }
-    verdict = session.verdict(results)
-    place = None if verdict.findings else locator.wrong(session.running, session.goldens)
-    if place is not None:
-        verdict = adding(verdict, place)
-    return Checked(traces, verdict, texts, None if place is None else place.summary)
-
-
-def _inspected(project: Project, session: Session, reopen: Reopen, checked: Checked) -> Checked:
-    """Return a check whose verdict tells a wrong file from a wrong part."""
-    with closing(Inspector(project)) as inspector:
-        verdict = inspector.verdict(checked.verdict, session.running, session.goldens, reopen)
-        return replace(checked, verdict=verdict)
+    verdict = pipeline.verdict(session, results, reopen)
+    place = next((finding.summary for finding in verdict.findings if finding.evidence == "nodes"), None)
+    return Checked(traces, verdict, texts, place)
 
 
 def differing(clean: Checked, hurt: Checked) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:

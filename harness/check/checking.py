@@ -1,15 +1,14 @@
-"""The check: a stack held against its goldens, case by case, to a verdict a model."""
+"""A stack open around a model, with the goldens that it is held against: what every runner works with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from harness.check.noise import EngineNoise, floor_of, measure_noise, save_noise
 from harness.check.running import RunningStack, open_stack
-from harness.check.trace import Run, Trace, Tracer, save_trace
+from harness.check.trace import Run, Trace, Tracer
 from harness.check.verdict import Judge, StageResult, Verdict, convict, explain_by_rerun
 from harness.errors import UserError
 from harness.project.golden import Golden, cases_for, is_asked, load_golden, load_provenance
@@ -118,7 +117,6 @@ class Checked:
         traces: The traces, by case; empty unless they were to be kept.
         limit: The largest divergence that is noise, in nats; None where none was measured.
         parts: What ran, by component.
-        running: The stack, open until the next verdict is asked for.
     """
 
     verdict: Verdict
@@ -126,71 +124,6 @@ class Checked:
     traces: dict[str, Trace]
     limit: float | None
     parts: dict[str, str]
-    running: RunningStack
-
-
-def check(
-    project: Project,
-    stack: Stack,
-    cases: Sequence[str] = (),
-    models: Sequence[str] = (),
-    progress: Progress = lambda *_: None,
-    save: Path | None = None,
-) -> Iterator[Verdict]:
-    """Hold a stack against its goldens; one verdict a model. Takes and raises what `checked` does."""
-    for one in checked(project, stack, cases, models, progress, save):
-        yield one.verdict
-
-
-def checked(
-    project: Project,
-    stack: Stack,
-    cases: Sequence[str] = (),
-    models: Sequence[str] = (),
-    progress: Progress = lambda *_: None,
-    save: Path | None = None,
-    *,
-    keep: bool = False,
-) -> Iterator[Checked]:
-    """Hold a stack against its goldens; one verdict a model, with what it rests on.
-
-    Args:
-        project: Where stacks and goldens are.
-        stack: The stack.
-        cases: Names; empty means all.
-        models: Names; empty means all that the stack names.
-        progress: Told of every case.
-        save: A folder to keep every trace in, as `<stack>/<model>/<case>.*`.
-        keep: Keep every trace in memory, for a report.
-
-    Raises:
-        UserError: something named does not exist, is broken, or does not belong together.
-    """
-    for name in models or stack.models:
-        model = resolve_model(project, name)
-        wanted = [case.name for case in cases_for(project, name, cases)]
-        if cases and not wanted:
-            continue
-        with open_session(project, stack, model, wanted) as session:
-            results: list[StageResult] = []
-            traces: dict[str, Trace] = {}
-            for done, case in enumerate(session.goldens):
-                progress(f"{stack.name} {name} {case}", done, len(session.goldens))
-                trace = session.trace(case)
-                if save is not None:
-                    save_trace(trace, save / stack.name / name)
-                if keep:
-                    traces[case] = trace
-                results.extend(session.judge.case(session.goldens[case], trace))
-            floor = session.judge.floor
-            yield Checked(
-                verdict=session.verdict(results),
-                goldens=session.goldens,
-                traces=traces,
-                limit=None if floor is None else floor.limit,
-                parts=identities(session.running),
-                running=session.running,
-            )
 
 
 def identities(running: RunningStack) -> dict[str, str]:

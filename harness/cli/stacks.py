@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,8 +60,8 @@ def check(
     form: As = Format.TEXT,
 ) -> None:
     """Hold stacks against their goldens and print a verdict."""
-    from harness.check.checking import checked as run_check
     from harness.check.compare.outcome import Outcome
+    from harness.explain.pipeline import checked as run_check
     from harness.report import machine
     from harness.report.console import print_verdicts
     from harness.report.sheet import sheet_of_check
@@ -75,9 +73,7 @@ def check(
     with progress_line() as progress:
         for stack in _stacks(place, names or ()):
             wanted = bool(outputs.wanted)
-            for seen in run_check(place, stack, case or (), model or (), progress, save, keep=wanted):
-                # While the stack is still open.
-                checked = _explained(place, seen)
+            for checked in run_check(place, stack, case or (), model or (), progress, save, keep=wanted):
                 verdicts.append(checked.verdict)
                 if outputs.wanted:
                     sheets.append(sheet_of_check(checked, command_line()))
@@ -179,23 +175,6 @@ def trace(
         print(machine.to_json(machine.TRACE, stack=stack, case=case, observation=found))
     else:
         console().print(render_observation(found))
-
-
-def _explained(place: Project, seen: Any) -> Any:
-    """Add whether the file is wrong, where an engine is, and what a conviction looks like, as far as can be asked."""
-    try:
-        from harness.check.running import open_stack
-        from harness.explain.artifact import Inspector
-        from harness.explain.hints import with_hints
-        from harness.explain.locate import Locator
-    except ImportError:
-        return seen
-    with contextlib.closing(Inspector(place)) as inspector:
-        verdict = inspector.verdict(
-            seen.verdict, seen.running, seen.goldens, lambda model: open_stack(seen.running.stack, model)
-        )
-    verdict = Locator(place).verdict(verdict, seen.running, seen.goldens)
-    return replace(seen, verdict=with_hints(verdict, seen.running, seen.goldens))
 
 
 def _stacks(place: Project, names: Sequence[str]) -> Iterator[Any]:

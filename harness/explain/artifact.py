@@ -56,7 +56,7 @@ class Inspector:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._references: dict[Path, Reference] = {}
+        self._references: dict[tuple[Path, str], Reference] = {}
 
     def close(self) -> None:
         """End what the references have started."""
@@ -200,14 +200,17 @@ class Inspector:
         return True, "and the reference makes the same of it: the part does what its file says"
 
     def _reference(self, running: RunningStack, path: Path) -> Reference:
-        if path not in self._references:
+        key = (path, remembered_sha256(path))
+        if key not in self._references:
+            # One at a time: each holds the weights of a file.
+            self.close()
             try:
                 from harness.reference.record import Reference
             except ImportError as error:
                 raise MissingPackageError("the reference", str(error.name), "reference") from error
             model = running.model.model_copy(update={"path": path})
-            self._references[path] = Reference(model, finite=False)
-        return self._references[path]
+            self._references[key] = Reference(model, finite=False)
+        return self._references[key]
 
 
 def served_file(running: RunningStack, stage: Stage) -> Path:

@@ -254,6 +254,16 @@ def _path(project: Project, model: str) -> Path:
     return project.golden / model / NODES
 
 
+def longest_prompt(goldens: Mapping[str, Golden]) -> str | None:
+    """Return the case whose prompt is the longest of those that are looked at whole; None where there is none."""
+    fitting = {
+        name: len(golden.tokens.ids)
+        for name, golden in goldens.items()
+        if golden.tokens is not None and len(golden.tokens.ids) <= LONGEST
+    }
+    return max(fitting, key=lambda name: fitting[name], default=None)
+
+
 class Locator:
     """Finds the first wrong number behind findings about an engine. The oracle is loaded when it is first needed.
 
@@ -265,7 +275,9 @@ class Locator:
         self._project = project
         self._oracles: dict[Path, Oracle] = {}
 
-    def verdict(self, verdict: Verdict, running: RunningStack, goldens: Mapping[str, Golden]) -> Verdict:
+    def verdict(
+        self, verdict: Verdict, running: RunningStack, goldens: Mapping[str, Golden], *, elsewhere: bool = False
+    ) -> Verdict:
         """Return a verdict that says where in the network an engine's numbers begin to be wrong.
 
         Where nothing is convicted the nodes of one prompt are held all the same: what is wrong there may be too small
@@ -275,11 +287,13 @@ class Locator:
             verdict: The verdict.
             running: The stack, still open.
             goldens: By case.
+            elsewhere: The prompt that is held where nothing is convicted is not among these, but in another part of
+                the run.
         """
         about = [finding for finding in verdict.findings if is_about_numbers(finding)]
         if not about:
             seen = not verdict.findings and verdict.stages[Stage.INFERENCE].status == "cleared"
-            wrong = self.wrong(running, goldens) if seen else None
+            wrong = self.wrong(running, goldens) if seen and not elsewhere else None
             return verdict if wrong is None else adding(verdict, wrong)
         anew = self._anew(running, goldens, about[0].cases)
         findings = []
@@ -299,20 +313,17 @@ class Locator:
             goldens: By case.
         """
         part = running.part(Stage.INFERENCE)
-        fitting = {
-            name: golden.tokens.ids
-            for name, golden in goldens.items()
-            if golden.tokens is not None and len(golden.tokens.ids) <= LONGEST
-        }
-        if not isinstance(part, Transparent) or not fitting:
+        case = longest_prompt(goldens)
+        if not isinstance(part, Transparent) or case is None:
             return None
         if remembered_sha256(running.model.path) != running.model.sha256:
             # The limits were measured with the golden's file.
             return None
-        case = max(fitting, key=lambda name: len(fitting[name]))
+        tokens = goldens[case].tokens
+        assert tokens is not None
         try:
             limits = load_limits(self._project, running)
-            place = locate(part, self._oracle(running.model.path), fitting[case], limits) if limits else None
+            place = locate(part, self._oracle(running.model.path), tokens.ids, limits) if limits else None
         except (StageFailedError, StageRefusedError, StageUnobservedError, UserError):
             return None
         if place is None:

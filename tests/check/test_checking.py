@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from harness.attribution.demo import CASES, Scene, demo
-from harness.check.checking import check, observe, open_session
+from harness.check.checking import observe, open_session
 from harness.check.trace import Run, load_trace, save_trace
 from harness.defects.catalogue import catalogue
+from harness.explain.pipeline import check
 from harness.models.families.registry import FAMILIES
 from harness.project.golden import case_names, cases_for, load_case
 from harness.stage import Stage

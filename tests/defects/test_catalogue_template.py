@@ -15,7 +15,7 @@ from harness.defects.catalogue.not_planted import NOT_PLANTED
 from harness.defects.catalogue.template_mutants import mutated
 from harness.defects.defect import Place
 from harness.defects.planting import template_of
-from harness.explain.locate import Locator
+from harness.explain.pipeline import Pipeline
 from harness.fuzz.template.golden_cases import GoldenCase, golden_cases
 from harness.project.project import Project
 from harness.project.stack import Stack, resolve_model
@@ -298,8 +298,9 @@ def test_another_source_is_held_against_the_goldens_of_the_healthy_one(
     project: Project, real_stack: Stack, smollm: ModelRef
 ) -> None:
     hurt = ALL["tpl-gguf-template-drift"]
-    plan, locator = Plan(("no-system", "system-and-user"), ()), Locator(project)
-    trial, _ = run(project, real_stack, smollm, plan, [hurt], None, locator, name="drift")
+    plan = Plan(("no-system", "system-and-user"), ())
+    with Pipeline(project) as pipeline:
+        trial, _ = run(project, real_stack, smollm, plan, [hurt], None, pipeline, name="drift")
     assert (trial.ended, trial.by_stage) == ("judged", {Stage.TEMPLATE: ("no-system",)})
 
 

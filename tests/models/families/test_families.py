@@ -185,7 +185,7 @@ def test_a_missing_package_is_one_clear_line(project, monkeypatch):
 @pytest.mark.parametrize("family", ["deepseek", "llama3"])
 def test_llama_cpp_is_green(project, family):
     pytest.importorskip("llama_cpp", reason="pip install -e '.[llama-cpp]'")
-    from harness.check.checking import check
+    from harness.explain.pipeline import check
     from harness.project.stack import load_stack
 
     file_of(project, family)
