@@ -13,14 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError, unknown_name
-from harness.models.gguf import (
-    TensorPlace,
-    entry_of,
-    entry_type,
-    raw_entries,
-    read_metadata,
-    tensor_places,
-)
+from harness.models.gguf import entry_of, entry_type, raw_entries, read_metadata, tensor_places
+from harness.models.gguf_tables import TensorPlace
 
 _VERSION = 3
 _ALIGNMENT = "general.alignment"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from harness.doctor.architectures import ENGINE_ARCHITECTURES
 from harness.doctor.diagnosis import Check
 from harness.doctor.facts import Facts, Judgement, check, judge, quoted, some
+from harness.doctor.pre_tokenizers import ENGINE_VERSION
 
 _CONVERT = "convert the model again from the original weights"
 _NOT_A_LANGUAGE_MODEL = Judgement("unobserved", "the file does not say to be a language model (general.type)")
@@ -36,20 +38,15 @@ def architecture_checks(facts: Facts) -> Iterator[Check]:
 
 @check("architecture")
 def _architecture(facts: Facts) -> Judgement:
-    from importlib.metadata import version
-
-    import gguf
-
     name = facts.architecture
     if not name:
         return Judgement("bad", "general.architecture is missing; no engine can load the file", _CONVERT)
-    known = set(gguf.MODEL_ARCH_NAMES.values())
-    if name in known:
+    if name in ENGINE_ARCHITECTURES:
         return Judgement("ok", quoted(name))
     return Judgement(
-        "warning",
-        f"{quoted(name)} is none of the {len(known)} architectures that gguf {version('gguf')} knows",
-        "check the spelling of general.architecture; if the model is newer than the package, upgrade gguf",
+        "bad",
+        f"{quoted(name)} is unknown to llama.cpp {ENGINE_VERSION}, which refuses to load the file",
+        "check the spelling of general.architecture, or use an engine new enough to know it",
     )
 
 

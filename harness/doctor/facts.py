@@ -10,13 +10,13 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from harness.doctor.diagnosis import Check, Status
 from harness.models.gguf import ModelFile
 
-# Values of general.type that name something other than a language model.
-_LANGUAGE_MODEL_TYPES = (None, "model")
+# Values of general.type that name something other than a language model. The engine does not look at it.
+_OTHER_TYPES = ("adapter", "imatrix", "mmproj", "vocab")
 # Multimodal projectors, and an audio decoder, with hyper-parameters of their own.
 _OTHER_ARCHITECTURES = ("clip", "wavtokenizer-dec")
 # tokenizer.ggml.model of a file that declares to have no vocabulary.
@@ -50,17 +50,24 @@ class Facts:
         return self.text("general.architecture") or ""
 
     @property
+    def known_architecture(self) -> str:
+        """The same, where a text of another type counts as missing."""
+        value = self.model.metadata.get("general.architecture")
+        return value if isinstance(value, str) else ""
+
+    @property
     def is_language_model(self) -> bool:
         """Whether the file says to be a language model, rather than a projector or an adapter."""
         return (
-            self.model.metadata.get("general.type") in _LANGUAGE_MODEL_TYPES
+            self.model.metadata.get("general.type") not in _OTHER_TYPES
             and self.model.metadata.get("general.architecture") not in _OTHER_ARCHITECTURES
         )
 
     @property
     def is_one_of_several(self) -> bool:
         """Whether the file is one shard of a split model, so that tensors are elsewhere."""
-        return (self.integer("split.count") or 1) > 1
+        count = self.model.metadata.get("split.count")
+        return _is_integer(count) and count > 1
 
     @property
     def tokenizer(self) -> str:
@@ -68,10 +75,15 @@ class Facts:
         return self.text("tokenizer.ggml.model") or ""
 
     @property
+    def says_no_vocabulary(self) -> bool:
+        """Whether the file declares to have no vocabulary."""
+        return self.tokenizer in _NO_VOCABULARY
+
+    @property
     def has_vocabulary(self) -> bool:
         """Whether a vocabulary is there, or should be."""
         return "tokenizer.ggml.tokens" in self.model.metadata or (
-            self.is_language_model and self.tokenizer not in _NO_VOCABULARY
+            self.is_language_model and not self.says_no_vocabulary
         )
 
     @functools.cached_property
@@ -151,7 +163,7 @@ class Facts:
         return value
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     # bool is a subclass of int, and no key means either.
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.doctor.architecture import architecture_checks
 from harness.doctor.diagnosis import Check, Diagnosis
 from harness.doctor.facts import Facts
+from harness.doctor.loading import loading_checks
 from harness.doctor.template import template_checks
 from harness.doctor.tensors import tensor_checks
 from harness.doctor.vocabulary import vocabulary_checks
@@ -25,6 +26,7 @@ def examine_model_file(path: Path) -> Diagnosis:
     checks = (
         identity,
         *architecture_checks(facts),
+        *loading_checks(facts),
         *template_checks(facts),
         *vocabulary_checks(facts),
         *tensor_checks(facts),

@@ -23,6 +23,8 @@ _TYPE_OF_MIXTURE = {
     "MXFP4_MOE": "MXFP4",
 }
 _QUANTIZATION_VERSION = 2
+# Of every tensor where the file does not say, and of the first one in memory in any case.
+_ALIGNMENT = 32
 
 
 @dataclass
@@ -50,16 +52,22 @@ def _layout(facts: Facts) -> Judgement:
         return _NO_TENSORS
     # Reading the file has already refused a tensor that ends beyond it.
     bad = [f"{quoted(tensor.name)} has no elements" for tensor in facts.model.tensors if not tensor.n_elements]
-    alignment = facts.integer("general.alignment") or 32
-    end, previous = 0, ""
-    for tensor in sorted(facts.model.tensors, key=lambda tensor: int(tensor.data_offset)):
-        offset = int(tensor.data_offset)
-        if offset < end:
+    alignment = facts.integer("general.alignment") or _ALIGNMENT
+    start = facts.model.data_start
+    if start % _ALIGNMENT:
+        bad.append(f"the data begins at byte {start:,}, at which llama.cpp aborts: not aligned to {_ALIGNMENT} bytes")
+    expected, previous = start, ""
+    for tensor in facts.model.tensors:
+        offset = tensor.data_offset
+        if offset < expected:
             bad.append(f"{quoted(tensor.name)} overlaps {previous}")
         elif offset % alignment:
             bad.append(f"{quoted(tensor.name)} is not aligned to {alignment} bytes")
-        end, previous = offset + int(tensor.n_bytes), quoted(tensor.name)
-    fine = f"{len(facts.model.tensors)} inside the file, none overlapping"
+        elif offset > expected:
+            bad.append(f"{quoted(tensor.name)} is {offset - expected:,} bytes behind where llama.cpp wants it")
+        expected = offset + -(-tensor.n_bytes // alignment) * alignment
+        previous = quoted(tensor.name)
+    fine = f"{len(facts.model.tensors)} inside the file, side by side"
     return judge([some(bad)] if bad else [], [], fine, _CONVERT)
 
 

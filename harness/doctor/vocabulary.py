@@ -23,6 +23,11 @@ from harness.doctor.pre_tokenizers import (
 _CONVERT = "convert the model again from its tokenizer files"
 _NO_VOCABULARY = Judgement("unobserved", "the file has no vocabulary")
 _CONTROL_LOOKING = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+# All bytes that UTF-8 may have.
+_BYTES_OF_TEXT = (*range(0xC0), *range(0xC2, 0xF5))
+# Files with such a name get properties of these tokens changed, which must be there.
+_NAMED_LIKE_PHI = re.compile(r"phi-?3", re.IGNORECASE)
+_OF_PHI = {"</s>", "<unk>", "<s>", "<|endoftext|>"}
 # The text of a token that may well serve as BOS and EOS in one, such as GPT-2's <|endoftext|>.
 _END_LOOKING = re.compile(r"end|eos|eot|</s>", re.IGNORECASE)
 # Engines stop at these, and match them whole in a prompt, only if they are control tokens.
@@ -40,6 +45,7 @@ def vocabulary_checks(facts: Facts) -> Iterator[Check]:
     yield _tokens(facts)
     yield _vocabulary_size(facts)
     yield _token_types(facts)
+    yield _byte_tokens(facts)
     yield _control_tokens(facts)
     yield _scores(facts)
     yield _merges(facts)
@@ -51,6 +57,9 @@ def vocabulary_checks(facts: Facts) -> Iterator[Check]:
 def _tokenizer_model(facts: Facts) -> Judgement:
     if not facts.has_vocabulary:
         return _NO_VOCABULARY
+    if facts.says_no_vocabulary:
+        found = f"tokenizer.ggml.model is {quoted(facts.tokenizer)}, but there are {len(facts.tokens):,} tokens"
+        return Judgement("bad", f"{found}: llama.cpp aborts where a text is to be tokenized", _CONVERT)
     if facts.tokenizer in TOKENIZERS:
         return Judgement("ok", quoted(facts.tokenizer))
     found = (
@@ -95,11 +104,16 @@ def _tokens(facts: Facts) -> Judgement:
     if not facts.tokens:
         return Judgement("bad", "tokenizer.ggml.tokens is missing or empty", _CONVERT)
     # The engine gives every empty text a name of its own, so only these may repeat.
-    repeated = [text for text, count in Counter(facts.tokens).items() if count > 1 and text]
+    # It reads texts up to their first zero byte.
+    read = [text.partition("\0")[0] for text in facts.tokens]
+    repeated = [text for text, count in Counter(read).items() if count > 1 and text]
     empty = facts.tokens.count("")
     bad = [f"repeated texts: {some(map(quoted, repeated))}"] if repeated else []
     odd = [f"empty texts: {empty}"] if empty else []
-    return judge(bad, odd, f"{len(facts.tokens):,}, all different", f"llama.cpp aborts on a repeated text; {_CONVERT}")
+    missing = [] if _NAMED_LIKE_PHI.search(facts.text("general.name") or "") is None else _OF_PHI - facts.ids.keys()
+    if missing:
+        bad.append(f"general.name says Phi 3, of whose tokens {some(map(quoted, sorted(missing)))} is missing")
+    return judge(bad, odd, f"{len(facts.tokens):,}, all different", f"llama.cpp does not load the file; {_CONVERT}")
 
 
 @check("vocabulary size")
@@ -134,6 +148,26 @@ def _token_types(facts: Facts) -> Judgement:
         bad.append(f"{some(unknown)} is no token type")
     fine = ", ".join(f"{counts[value]:,} {name}" for value, name in names.items() if counts[value])
     return judge(bad, [], fine, f"expected one of {min(names)} to {max(names)} for each token; {_CONVERT}")
+
+
+@check("byte tokens")
+def _byte_tokens(facts: Facts) -> Judgement:
+    """Check what stands for single bytes; llama.cpp reads their value out of their text, such as `<0x0A>`."""
+    import gguf
+
+    if not facts.tokens:
+        return _NO_VOCABULARY
+    typed = [
+        text
+        for text, type_ in zip(facts.tokens, facts.token_types, strict=False)
+        if type_ == gguf.TokenType.BYTE and len(text.encode()) < len("<0x")
+    ]
+    bad = [f"typed byte, without a byte in the text: {some(map(quoted, typed))}"] if typed else []
+    if facts.tokenizer == "llama":
+        missing = [byte for byte in _BYTES_OF_TEXT if f"<0x{byte:02X}>" not in facts.ids and chr(byte) not in facts.ids]
+        shown = some(f"0x{byte:02X}" for byte in missing)
+        bad += [f"there is none for {shown}: llama.cpp aborts at a text that needs it"] if missing else []
+    return judge(bad, [], "right, or not used by this tokenizer", _CONVERT)
 
 
 @check("control tokens")

@@ -6,24 +6,16 @@ import hashlib
 import math
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.errors import MissingPackageError, ModelFileError, UserError
+from harness.models.gguf_tables import HEADER_BYTES, Tables, TensorPlace
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_HEADER_BYTES = 24
-# Entries of all tables together: keys, array elements, tensors. Gemma's vocabulary, the largest known, has 1.3 million.
-_MAX_ENTRIES = 3_000_000
-_MAX_DIMENSIONS = 4
-_SCALAR_BYTES = {
-    **dict.fromkeys(("UINT8", "INT8", "BOOL"), 1),
-    **dict.fromkeys(("UINT16", "INT16"), 2),
-    **dict.fromkeys(("UINT32", "INT32", "FLOAT32"), 4),
-    **dict.fromkeys(("UINT64", "INT64", "FLOAT64"), 8),
-}
+_NUMPY_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 _SCALAR_CODES = {
     **dict(zip(("UINT8", "UINT16", "UINT32", "UINT64"), "BHIQ", strict=True)),
     **dict(zip(("INT8", "INT16", "INT32", "INT64"), "bhiq", strict=True)),
@@ -32,39 +24,67 @@ _SCALAR_CODES = {
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """A tensor of a file.
+
+    Attributes:
+        path: The file.
+        name: Its name.
+        shape: Its sizes, innermost first.
+        tensor_type: Its `gguf.GGMLQuantizationType`.
+        data_offset: Its first byte in the file.
+        n_bytes: How many bytes.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    tensor_type: Any
+    data_offset: int
+    n_bytes: int
+
+    @property
+    def n_elements(self) -> int:
+        """How many numbers."""
+        return math.prod(self.shape)
+
+    @property
+    def data(self) -> Any:
+        """Its numbers, memory-mapped, outermost dimension first; of a type that NumPy lacks the bytes of each row."""
+        import numpy as np
+        from gguf.quants import quant_shape_to_byte_shape
+
+        shape = tuple(reversed(self.shape))
+        plain = _NUMPY_TYPES.get(self.tensor_type.name)
+        if plain is None:
+            shape = quant_shape_to_byte_shape(shape, self.tensor_type)
+        if not self.n_bytes:
+            return np.empty(shape, plain or "u1")
+        return np.memmap(self.path, plain or "u1", "r", self.data_offset, shape)
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """What a GGUF declares.
 
     Attributes:
         path: The file.
-        metadata: Every key and value; arrays are lists. The reader's own `GGUF.*` header keys are left out.
-        tensors: The reader's tensors (`name`, `shape` innermost first, `tensor_type`, `data` memory-mapped).
+        metadata: Every key and value; arrays are lists.
+        tensors: Its tensors, in the order of the file.
+        types: The type of each key's value as `entry_type` gives it.
+        data_start: Where the data of all tensors begins.
     """
 
     path: Path
     metadata: dict[str, Any]
-    tensors: list[Any]
+    tensors: list[Tensor]
+    types: dict[str, str] = field(default_factory=dict)
+    data_start: int = 0
 
     @property
     def architecture(self) -> str:
         """The value of `general.architecture`, or an empty string."""
         return str(self.metadata.get("general.architecture", ""))
-
-
-class TensorPlace(NamedTuple):
-    """Where a tensor is, as a file's table of tensors says.
-
-    Attributes:
-        dimensions: Its sizes, innermost first.
-        type: Its `enum ggml_type`.
-        begin: Its first byte in the file.
-        size: How many bytes.
-    """
-
-    dimensions: tuple[int, ...]
-    type: int
-    begin: int
-    size: int
 
 
 def check_header(path: Path) -> None:
@@ -77,12 +97,12 @@ def check_header(path: Path) -> None:
         raise ModelFileError(f"no model file at {path}", "check the path, or the entry in stacks/models.toml")
     try:
         with path.open("rb") as file:
-            head = file.read(_HEADER_BYTES)
+            head = file.read(HEADER_BYTES)
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror}") from error
     if head[:4] != _MAGIC:
         raise ModelFileError(f"{path} is not a GGUF file (it starts with {head[:4]!r}, not {_MAGIC!r})")
-    if len(head) < _HEADER_BYTES:
+    if len(head) < HEADER_BYTES:
         raise ModelFileError(f"{path} is truncated: {len(head)} bytes, shorter than a GGUF header", "copy it again")
     (version,) = struct.unpack("<I", head[4:8])
     if version not in _VERSIONS:
@@ -92,40 +112,56 @@ def check_header(path: Path) -> None:
 
 
 def read_model_file(path: Path) -> ModelFile:
-    """Read a GGUF's metadata and tensor table (about 3 s for a vocabulary of 50,000 entries).
+    """Read a GGUF's metadata and tensor table (under a second for a vocabulary of 50,000 entries).
 
     Raises:
         ModelFileError: as `check_header`, or the tables inside the file do not hold together.
         MissingPackageError: the package `gguf` is not installed.
     """
     check_header(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        tables = _walked(path, content)
+        metadata, types = {}, {}
+        for raw_key, (begin, end) in tables.spans.items():
+            key, raw = _key_of(path, raw_key), content[begin:end]
+            metadata[key] = _value_of(path, raw, len(raw_key))
+            types[key] = entry_type(raw)
+    tensors = [_tensor(path, *one) for one in tables.tensors.items()]
+    return ModelFile(path, metadata, tensors, types, tables.data_start)
+
+
+def _tensor(path: Path, name: str, place: TensorPlace) -> Tensor:
+    from gguf import GGMLQuantizationType
+
+    return Tensor(path, name, place.dimensions, GGMLQuantizationType(place.type), place.begin, place.size)
+
+
+def _key_of(path: Path, raw: bytes) -> str:
     try:
-        import gguf
-    except ImportError as error:
-        raise MissingPackageError("reading a model file", "gguf", "doctor") from error
-    _check_tables(path)
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from error
+
+
+def _value_of(path: Path, raw: bytes, name_bytes: int) -> Any:
     try:
-        reader = gguf.GGUFReader(path)
-        metadata = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-    # The reader trusts the file: a truncated or forged one surfaces as any of these.
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError, TypeError, MemoryError) as error:
-        raise ModelFileError(
-            f"{path} is truncated or damaged: {error or type(error).__name__}", "copy or convert it again"
-        ) from error
-    return ModelFile(path=path, metadata=metadata, tensors=list(reader.tensors))
+        return _decoded(raw, name_bytes)
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ModelFileError:
+    return ModelFileError(f"{path} is truncated or damaged: {error}", "copy or convert it again")
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Read a GGUF's keys and values alone: what `read_model_file` gives, a vocabulary of 200,000 entries in 2 s.
+    """Read a GGUF's keys and values alone.
 
     Raises:
         ModelFileError: as `read_model_file`.
         MissingPackageError: the package `gguf` is not installed.
     """
-    try:
-        return {key: _decoded(raw, len(key.encode("utf-8"))) for key, raw in raw_entries(path).items()}
-    except UnicodeDecodeError as error:
-        raise ModelFileError(f"{path} is truncated or damaged: {error}", "copy or convert it again") from error
+    return read_model_file(path).metadata
 
 
 def raw_entries(path: Path) -> dict[str, bytes]:
@@ -223,116 +259,15 @@ def _decoded(raw: bytes, name_bytes: int) -> Any:
     return values[0] if elements is None else values
 
 
-def _check_tables(path: Path) -> None:
-    """Hold every count and length of the tables against the size of the file, before anything believes them.
-
-    gguf's reader does believe them: at a forged array length it appends empty elements for hours, and at a forged
-    tensor size it computes an offset that overflows.
-
-    Raises:
-        ModelFileError: a table or a tensor ends beyond the file, or could not be that large.
-    """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        _walked(path, content)
-
-
-def _walked(path: Path, content: mmap.mmap) -> _Tables:
-    tables = _Tables(content)
+def _walked(path: Path, content: mmap.mmap) -> Tables:
+    tables = Tables(content)
     try:
         tables.walk()
     except ValueError as error:
-        raise ModelFileError(f"{path} is truncated or damaged: {error}", "copy or convert it again") from error
+        raise _damaged(path, error) from error
     except ImportError as error:
         raise MissingPackageError("reading a model file", "gguf", "doctor") from error
     return tables
-
-
-class _Tables:
-    """A walk over a GGUF's tables; it keeps where each entry and tensor is. What is wrong raises `ValueError`."""
-
-    def __init__(self, content: mmap.mmap) -> None:
-        self.spans: dict[bytes, tuple[int, int]] = {}
-        self.tensors: dict[str, TensorPlace] = {}
-        self._content = content
-        self._place = _HEADER_BYTES
-        self._entries = 0
-        self._alignment = 32
-
-    def walk(self) -> None:
-        tensors, keys = struct.unpack_from("<QQ", self._content, _HEADER_BYTES - 16)
-        self._count(keys + tensors)
-        for _ in range(keys):
-            begin = self._place
-            key = self._skip_key()
-            self.spans[key] = begin, self._place
-        found = [self._skip_tensor() for _ in range(tensors)]
-        start = -(-self._place // self._alignment) * self._alignment
-        for name, one in found:
-            end = start + one.begin + one.size
-            if end > len(self._content):
-                raise ValueError(f"tensor {name!r} ends at byte {end:,}, the file at {len(self._content):,}")
-            self.tensors[name] = one._replace(begin=start + one.begin)
-
-    def _count(self, entries: int) -> None:
-        self._entries += entries
-        if self._entries > _MAX_ENTRIES:
-            raise ValueError(f"its tables declare {self._entries:,} entries, more than {_MAX_ENTRIES:,}")
-
-    def _number(self, layout: str) -> int:
-        (value,) = struct.unpack_from(layout, self._content, self._skip(struct.calcsize(layout)))
-        return int(value)
-
-    def _skip(self, length: int) -> int:
-        """Step over so many bytes and return where they began."""
-        begin = self._place
-        if length > len(self._content) - begin:
-            raise ValueError(
-                f"{length:,} bytes are declared at byte {begin:,}, but the file has {len(self._content):,}"
-            )
-        self._place += length
-        return begin
-
-    def _text(self) -> bytes:
-        length = self._number("<Q")
-        begin = self._skip(length)
-        return self._content[begin : begin + length]
-
-    def _skip_key(self) -> bytes:
-        """Step over a key's entry and return the key."""
-        from gguf import GGUFValueType
-
-        key = self._text()
-        type_ = GGUFValueType(self._number("<I"))
-        elements = 1
-        if key == b"general.alignment" and type_ is GGUFValueType.UINT32:
-            # The reader refuses one that is zero or no power of two.
-            self._alignment = self._number("<I") or 1
-            return key
-        if type_ is GGUFValueType.ARRAY:
-            type_ = GGUFValueType(self._number("<I"))
-            elements = self._number("<Q")
-            self._count(elements)
-        if type_ is GGUFValueType.STRING:
-            for _ in range(elements):
-                self._skip(self._number("<Q"))
-        elif type_ is GGUFValueType.ARRAY:
-            raise ValueError(f"{key[:64]!r} is an array of arrays")
-        else:
-            self._skip(elements * _SCALAR_BYTES[type_.name])
-        return key
-
-    def _skip_tensor(self) -> tuple[str, TensorPlace]:
-        """Return the tensor's name and its place, counted from where the data of all tensors begins."""
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-        name = self._text()[:64].decode("utf-8", "replace")
-        dimensions = self._number("<I")
-        if dimensions > _MAX_DIMENSIONS:
-            raise ValueError(f"tensor {name!r} has {dimensions:,} dimensions")
-        sizes = tuple(self._number("<Q") for _ in range(dimensions))
-        number = self._number("<I")
-        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(number)]
-        return name, TensorPlace(sizes, number, self._number("<Q"), math.prod(sizes) // block * block_bytes)
 
 
 def sha256_of(path: Path) -> str:

@@ -22,6 +22,7 @@ METADATA = {
     "llama.block_count": 2,
     "llama.context_length": 64,
     "llama.embedding_length": 32,
+    "llama.feed_forward_length": 32,
     "llama.attention.head_count": 4,
     "llama.attention.head_count_kv": 2,
     "llama.attention.layer_norm_rms_epsilon": 1e-5,
@@ -41,6 +42,9 @@ METADATA = {
 }
 
 
+_ROWS = {"attn_q": 32, "attn_k": 16, "attn_v": 16, "attn_output": 32, "ffn_gate": 32, "ffn_up": 32, "ffn_down": 32}
+
+
 class _Writer(gguf.GGUFWriter):
     """The writer refuses what the format allows: an array without elements."""
 
@@ -56,14 +60,11 @@ def weights(rows: int, columns: int = 32) -> np.ndarray:
 
 def tensors() -> dict[str, np.ndarray]:
     """Vectors are written as they are, matrices as Q8_0."""
-    return {
-        "token_embd.weight": weights(8),
-        "blk.0.attn_norm.weight": np.ones(32, np.float32),
-        "blk.0.attn_q.weight": weights(32),
-        "blk.1.attn_norm.weight": np.ones(32, np.float32),
-        "blk.1.attn_q.weight": weights(32),
-        "output_norm.weight": np.ones(32, np.float32),
-    }
+    made = {"token_embd.weight": weights(8)}
+    for block in ("blk.0", "blk.1"):
+        made |= {f"{block}.{name}.weight": np.ones(32, np.float32) for name in ("attn_norm", "ffn_norm")}
+        made |= {f"{block}.{name}.weight": weights(rows) for name, rows in _ROWS.items()}
+    return made | {"output_norm.weight": np.ones(32, np.float32)}
 
 
 def write(

@@ -78,7 +78,7 @@ def test_a_bad_weight_outweighs_an_undecodable_type(tmp_path):
         ({FILE_TYPE: 99}, "warning", "file_type 99 is unknown"),
         ({FILE_TYPE: None}, "warning", "file_type is missing"),
         ({FILE_TYPE: "Q8_0"}, "bad", "is 'Q8_0' (str)"),
-        ({FILE_TYPE: 1024}, "ok", "matrices: 3 Q8_0"),
+        ({FILE_TYPE: 1024}, "ok", "matrices: 15 Q8_0"),
         ({"general.quantization_version": None}, "warning", "quantization_version is missing"),
         ({"general.quantization_version": 1}, "warning", "quantization_version is 1, not 2"),
     ],
