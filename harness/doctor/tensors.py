@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness.doctor.diagnosis import Check
 from harness.doctor.facts import Facts, Judgement, check, judge, quoted, some
+from harness.models.gguf import Tensor, numpy_type
 
 _CONVERT = "download or convert the model again"
 _NO_TENSORS = Judgement("unobserved", "the file has no tensors")
@@ -21,6 +21,14 @@ _TYPE_OF_MIXTURE = {
     "IQ3_XS": "IQ3_S",
     "IQ3_M": "IQ3_S",
     "MXFP4_MOE": "MXFP4",
+}
+# What the quantizer of llama.cpp takes where 256 does not divide a row. What is not here it does not take at all.
+_FALLBACK = {
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
+    **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
 }
 _QUANTIZATION_VERSION = 2
 # Of every tensor where the file does not say, and of the first one in memory in any case.
@@ -92,11 +100,29 @@ def _quantization(facts: Facts) -> Judgement:
         odd.append(f"general.file_type is missing; most matrices are {commonest}")
     elif declared not in names:
         odd.append(f"general.file_type {declared} is unknown; most matrices are {commonest}")
-    elif names[declared] != "GUESSED" and _commonest_type_of(names[declared]) != commonest:
-        odd.append(f"general.file_type says {names[declared]}, but most matrices are {commonest}")
-    return judge(
-        [], odd, fine, "right for a mixture made by hand, or where rows are no multiple of 256; else " + _CONVERT
-    )
+    elif names[declared] != "GUESSED":
+        meant, found = _meant_and_found(facts, _commonest_type_of(names[declared]))
+        if meant != found:
+            odd.append(f"general.file_type says {names[declared]}, but most matrices are {found}")
+    return judge([], odd, fine, "right for a mixture made by hand; else " + _CONVERT)
+
+
+def _meant_and_found(facts: Facts, meant: str) -> tuple[str, str]:
+    """Return the type that a file's matrices should have and the commonest one that they have.
+
+    Rows that the type's blocks do not divide cannot have it: llama.cpp's quantizer takes another one. They count only
+    where there are no others.
+    """
+    import gguf
+
+    block = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[meant]][0]
+    matrices = [tensor for tensor in facts.model.tensors if len(tensor.shape) > 1]
+    fitting = [tensor for tensor in matrices if tensor.shape[0] % block == 0]
+    if not fitting:
+        smaller = _FALLBACK.get(meant, meant)
+        width = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[smaller]][0]
+        meant = smaller if matrices[0].shape[0] % width == 0 else "F16"
+    return meant, Counter(tensor.tensor_type.name for tensor in fitting or matrices).most_common(1)[0][0]
 
 
 def _commonest_type_of(file_type: str) -> str:
@@ -124,7 +150,7 @@ def _zeros(scan: _Scan) -> Judgement:
     return judge([], odd, "no tensor is all zero", f"right for an unused bias; else {_CONVERT}")
 
 
-def _scan(tensors: list[Any]) -> _Scan:
+def _scan(tensors: list[Tensor]) -> _Scan:
     scan = _Scan()
     for tensor in tensors:
         if not tensor.n_elements:
@@ -143,8 +169,8 @@ def _scan(tensors: list[Any]) -> _Scan:
     return scan
 
 
-def _decode(tensor: Any) -> tuple[tuple[int, float] | None, bool]:
-    """Decode a tensor piece by piece.
+def _decode(tensor: Tensor) -> tuple[tuple[int, float] | None, bool]:
+    """Decode a tensor piece by piece. It is read, not mapped: mapped pages count as this process's memory.
 
     Returns:
         The row and the value of the first weight that is not finite, or None; and whether any weight is not zero.
@@ -157,20 +183,25 @@ def _decode(tensor: Any) -> tuple[tuple[int, float] | None, bool]:
     from gguf.quants import dequantize
 
     block, block_bytes = gguf.GGML_QUANT_SIZES[tensor.tensor_type]
-    stored = tensor.data.reshape(-1)
-    row_length = int(tensor.shape[0]) if len(tensor.shape) else 1
+    row_length = tensor.shape[0] if tensor.shape else 1
     blocks = max(1, _CHUNK // block)
-    # In elements of the stored array, which are bytes where the type is a quantized one.
-    step = blocks * block_bytes // stored.itemsize
+    step = blocks * block_bytes
+    plain = numpy_type(tensor.tensor_type)
     any_value = False
-    for number, start in enumerate(range(0, stored.size, step)):
-        # Forged block scales overflow or multiply infinity by zero: that is what is looked for, not a mishap.
-        with np.errstate(all="ignore"):
-            weights = dequantize(stored[start : start + step].reshape(1, -1), tensor.tensor_type).reshape(-1)
-        finite = np.isfinite(weights)
-        if not finite.all():
-            place = int(np.argmin(finite))
-            row = (number * blocks * block + place) // row_length
-            return (row, float(weights[place])), True
-        any_value = any_value or bool(weights.any())
+    with tensor.path.open("rb") as file:
+        file.seek(tensor.data_offset)
+        for number, start in enumerate(range(0, tensor.n_bytes, step)):
+            stored = np.frombuffer(file.read(min(step, tensor.n_bytes - start)), np.uint8)
+            # Bytes of zeros are weights of zero in every type, and much of a file that was cut off while loading.
+            if start and not stored.any():
+                continue
+            # Forged block scales overflow or multiply infinity by zero: that is what is looked for, not a mishap.
+            with np.errstate(all="ignore"):
+                weights = dequantize(stored.view(plain).reshape(1, -1), tensor.tensor_type).reshape(-1)
+            finite = np.isfinite(weights)
+            if not finite.all():
+                place = int(np.argmin(finite))
+                row = (number * blocks * block + place) // row_length
+                return (row, float(weights[place])), True
+            any_value = any_value or bool(weights.any())
     return None, any_value

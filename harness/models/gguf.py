@@ -15,6 +15,7 @@ from harness.models.gguf_tables import HEADER_BYTES, Tables, TensorPlace
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
+_BYTES = "u1"
 _NUMPY_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 _SCALAR_CODES = {
     **dict(zip(("UINT8", "UINT16", "UINT32", "UINT64"), "BHIQ", strict=True)),
@@ -55,12 +56,17 @@ class Tensor:
         from gguf.quants import quant_shape_to_byte_shape
 
         shape = tuple(reversed(self.shape))
-        plain = _NUMPY_TYPES.get(self.tensor_type.name)
-        if plain is None:
+        plain = numpy_type(self.tensor_type)
+        if plain == _BYTES:
             shape = quant_shape_to_byte_shape(shape, self.tensor_type)
         if not self.n_bytes:
-            return np.empty(shape, plain or "u1")
-        return np.memmap(self.path, plain or "u1", "r", self.data_offset, shape)
+            return np.empty(shape, plain)
+        return np.memmap(self.path, plain, "r", self.data_offset, shape)
+
+
+def numpy_type(tensor_type: Any) -> str:
+    """Return NumPy's name of a `gguf.GGMLQuantizationType`, or that of bytes."""
+    return _NUMPY_TYPES.get(tensor_type.name, _BYTES)
 
 
 @dataclass(frozen=True)

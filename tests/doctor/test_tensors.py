@@ -109,6 +109,43 @@ def test_the_tensor_type_behind_a_file_type(file_type, tensor_type):
     assert tensors_module._commonest_type_of(file_type) == tensor_type
 
 
+@pytest.mark.parametrize(
+    ("file_type", "kinds", "status", "found"),
+    [
+        # Rows of 32, which blocks of 256 do not divide.
+        (15, dict.fromkeys(("attn_q", "ffn_down"), "Q5_0"), "ok", "Q5_0"),
+        (18, dict.fromkeys(("attn_q", "ffn_down"), "Q8_0"), "ok", "Q8_0"),
+        (
+            15,
+            dict.fromkeys(("attn_q", "ffn_down"), "Q4_0"),
+            "warning",
+            "says MOSTLY_Q4_K_M, but most matrices are Q4_0",
+        ),
+        # One matrix has rows of 256: it alone could have the type.
+        (15, {"attn_q": "Q5_0", "ffn_down": "Q5_0", "wide": "Q4_K"}, "ok", "Q4_K"),
+        (15, {"attn_q": "Q5_0", "ffn_down": "Q5_0", "wide": "Q5_0"}, "warning", "but most matrices are Q5_0"),
+    ],
+)
+def test_the_engine_s_own_fallback_is_no_warning(tmp_path, file_type, kinds, status, found):
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint32(FILE_TYPE, file_type)
+    writer.add_uint32("general.quantization_version", 2)
+    for name, kind in kinds.items():
+        type_ = gguf.GGMLQuantizationType[kind]
+        rows = np.zeros((4, 256 if name == "wide" else 32), np.float32)
+        if kind == "Q4_K":
+            writer.add_tensor(f"blk.0.{name}.weight", np.zeros((4, 144), np.uint8), raw_dtype=type_)
+        else:
+            writer.add_tensor(f"blk.0.{name}.weight", gguf.quants.quantize(rows, type_), raw_dtype=type_)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    judged = check(path, "quantization")
+    assert (judged.status, found in judged.found) == (status, True), judged
+
+
 def test_every_file_type_leads_to_a_tensor_type():
     known = {member.name for member in gguf.GGMLQuantizationType}
     named = {member.name for member in gguf.LlamaFileType} - {"GUESSED"}
