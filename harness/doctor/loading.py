@@ -217,7 +217,9 @@ def _read_vocabulary(keys: _Keys) -> int | None:
 
 def _first(value: Any) -> int:
     """Return the first layer's value as llama.cpp stores it, which knows no sign."""
-    return int(value[0] if isinstance(value, list) else value) & _UNSIGNED
+    if isinstance(value, list):
+        value = value[0] if value else 0
+    return int(value) & _UNSIGNED
 
 
 def _refused(found: Mapping[str, Any], architecture: Architecture | None, heads: int) -> Iterator[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.doctor.architecture import architecture_checks
 from harness.doctor.diagnosis import Check, Diagnosis
+from harness.doctor.ending import ending_checks
 from harness.doctor.facts import Facts
 from harness.doctor.loading import loading_checks
 from harness.doctor.template import template_checks
@@ -29,6 +30,7 @@ def examine_model_file(path: Path) -> Diagnosis:
         *loading_checks(facts),
         *template_checks(facts),
         *vocabulary_checks(facts),
+        *ending_checks(facts),
         *tensor_checks(facts),
     )
     return Diagnosis(subject=str(path), kind="artifact", checks=checks)

@@ -10,11 +10,15 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.doctor.diagnosis import Check
-from harness.doctor.facts import Facts, Judgement, check, judge, quoted, some
+from harness.doctor.facts import Facts, Judgement, WrongTypeError, check, judge, quoted, some
 from harness.doctor.pre_tokenizers import DEFAULT_BOS, adds_bos_by_default
 from harness.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
 
 _KEY = "tokenizer.chat_template"
 # Ten times the largest template known; parsing that much takes a second or two at worst.
@@ -27,11 +31,19 @@ _NO_TEMPLATE = Judgement("unobserved", "the file has no chat template that could
 
 
 @dataclass(frozen=True)
-class _Parsed:
-    """What a template mentions, or why it is none."""
+class Parsed:
+    """What a template mentions, or why it is none.
+
+    Attributes:
+        names: The variables.
+        literals: The texts that it writes or compares with.
+        after_content: Each text that is written right after a message's content.
+        problem: Why it is none.
+    """
 
     names: frozenset[str] = frozenset()
     literals: tuple[str, ...] = ()
+    after_content: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -152,6 +164,14 @@ def _double_bos(facts: Facts) -> Judgement:
     return Judgement("ok", f"{who} writes the BOS")
 
 
+def default_template(facts: Facts) -> Parsed | None:
+    """Return what the template for chats mentions, or None if there is none that could be read."""
+    try:
+        return _readable(facts).get("default")
+    except WrongTypeError:
+        return None
+
+
 def _keys(facts: Facts) -> list[str]:
     return [key for key in facts.model.metadata if key == _KEY or key.startswith(f"{_KEY}.")]
 
@@ -162,13 +182,13 @@ def _templates(facts: Facts) -> dict[str, str]:
     return {key.removeprefix(_KEY).removeprefix(".") or "default": facts.text(key) or "" for key in keys}
 
 
-def _readable(facts: Facts) -> dict[str, _Parsed]:
+def _readable(facts: Facts) -> dict[str, Parsed]:
     parsed = {name: _parse(text) for name, text in _templates(facts).items()}
     return {name: result for name, result in parsed.items() if not result.problem}
 
 
 @functools.lru_cache(maxsize=_MAX_TEMPLATES)
-def _parse(text: str) -> _Parsed:
+def _parse(text: str) -> Parsed:
     """Parse a template as transformers would, without compiling it."""
     try:
         import jinja2
@@ -189,7 +209,7 @@ def _parse(text: str) -> _Parsed:
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     if len(text) > _MAX_CHARACTERS:
-        return _Parsed(problem=f"has {len(text):,} characters; more than {_MAX_CHARACTERS:,} are not read")
+        return Parsed(problem=f"has {len(text):,} characters; more than {_MAX_CHARACTERS:,} are not read")
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
@@ -199,11 +219,11 @@ def _parse(text: str) -> _Parsed:
             warnings.simplefilter("ignore", DeprecationWarning)
             tree = environment.parse(text)
     except jinja2.TemplateSyntaxError as error:
-        return _Parsed(problem=f"is not valid Jinja: line {error.lineno}: {quoted(error.message or '', 200)}")
+        return Parsed(problem=f"is not valid Jinja: line {error.lineno}: {quoted(error.message or '', 200)}")
     except RecursionError:
-        return _Parsed(problem="is nested too deeply")
+        return Parsed(problem="is nested too deeply")
     except ValueError as error:  # an integer literal of thousands of digits
-        return _Parsed(problem=f"is not valid Jinja: {quoted(str(error), 200)}")
+        return Parsed(problem=f"is not valid Jinja: {quoted(str(error), 200)}")
 
     names, literals = set(), []
     # Not find_all(): it recurses, and a chain of 100,000 filters is as deep as it is long.
@@ -217,4 +237,39 @@ def _parse(text: str) -> _Parsed:
             literals.append(node.data)
         elif isinstance(node, nodes.Const) and isinstance(node.value, str):
             literals.append(node.value)
-    return _Parsed(names=frozenset(names), literals=tuple(literals))
+    return Parsed(names=frozenset(names), literals=tuple(literals), after_content=tuple(_after_content(tree)))
+
+
+def _after_content(tree: nodes.Template) -> Iterator[str]:
+    """Yield each text that the template writes right after what it writes of a message's content."""
+    from jinja2 import nodes
+
+    # Each with whether it is part of what is written; conditions and assignments are not.
+    pending: list[tuple[nodes.Node, bool]] = [(tree, False)]
+    after = False
+    while pending:
+        node, written = pending.pop()
+        if isinstance(node, nodes.Expr) and not written:
+            continue
+        if isinstance(node, (nodes.Getattr, nodes.Getitem, nodes.Name)):
+            after = _is_content(node)
+            continue
+        text = (
+            node.data if isinstance(node, nodes.TemplateData) else node.value if isinstance(node, nodes.Const) else ""
+        )
+        if isinstance(text, str) and text:
+            if after:
+                yield text
+            after = False
+        inside = written or isinstance(node, nodes.Output)
+        pending += [(child, inside) for child in reversed(list(node.iter_child_nodes()))]
+
+
+def _is_content(node: nodes.Node) -> bool:
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Getattr):
+        return node.attr == "content"
+    if isinstance(node, nodes.Getitem):
+        return isinstance(node.arg, nodes.Const) and node.arg.value == "content"
+    return isinstance(node, nodes.Name) and node.name == "content"

@@ -29,7 +29,7 @@ _BYTES_OF_TEXT = (*range(0xC0), *range(0xC2, 0xF5))
 _NAMED_LIKE_PHI = re.compile(r"phi-?3", re.IGNORECASE)
 _OF_PHI = {"</s>", "<unk>", "<s>", "<|endoftext|>"}
 # The text of a token that may well serve as BOS and EOS in one, such as GPT-2's <|endoftext|>.
-_END_LOOKING = re.compile(r"end|eos|eot|</s>", re.IGNORECASE)
+END_LOOKING = re.compile(r"end|eos|eot|</s>", re.IGNORECASE)
 # Engines stop at these, and match them whole in a prompt, only if they are control tokens.
 _ENDING = ("bos", "eos", "eot", "eom")
 _OTHER_SPECIAL = (
@@ -288,7 +288,7 @@ def _end_of_sequence(facts: Facts) -> Judgement:
     bos = facts.integer("tokenizer.ggml.bos_token_id")
     bos = DEFAULT_BOS.get(facts.tokenizer) if bos is None else bos
     fine = f"{eos} {text}"
-    if eos == bos and not _END_LOOKING.search(facts.tokens[eos]):
+    if eos == bos and not END_LOOKING.search(facts.tokens[eos]):
         bad.append(f"EOS and BOS are both {fine}, which does not look like an end")
     elif eos == bos:
         fine += ", the BOS as well"
