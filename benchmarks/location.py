@@ -24,9 +24,10 @@ from harness.inject.fault import Fault
 from harness.inject.kinds import PLANTINGS
 from harness.inject.kinds.strike import Effect, Moment, VoidError
 from harness.inject.subject import Subject, _Clean
-from harness.llama.ggml import VIEWS, Tensor, Watcher, rows_of
+from harness.llama.ggml import VIEWS, Watcher, rows_of
 from harness.llama.laboratory.engine import Engine
 from harness.llama.laboratory.noise import MEASURED
+from harness.llama.layout import Tensor
 from harness.project.golden import cases_for, load_golden, load_provenance
 from harness.project.project import find_project
 from harness.project.stack import resolve_model

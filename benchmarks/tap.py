@@ -15,8 +15,9 @@ from pathlib import Path
 
 from llama_cpp import llama_cpp as low_level
 
-from harness.llama.ggml import VIEWS, Tensor, Watcher, rows_of
+from harness.llama.ggml import VIEWS, Watcher, rows_of
 from harness.llama.laboratory.engine import Engine
+from harness.llama.layout import Tensor
 from harness.project.project import find_project
 from harness.project.stack import resolve_model
 from harness.reference.oracle import Oracle

@@ -172,6 +172,9 @@ class Transparent(Protocol):
         Returns:
             By name float32 `(tokens, features)`; of a layer that is computed for the last token only, its one row.
             A node that the engine does not have is missing.
+
+        Raises:
+            StageUnobservedError: its nodes cannot be read; the reason says why.
         """
 
 

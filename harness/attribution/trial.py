@@ -25,6 +25,7 @@ from harness.defects.planting import NoPlaceError, plant
 from harness.errors import UserError
 from harness.explain.artifact import Reopen
 from harness.explain.pipeline import Pipeline
+from harness.llama.layout import NotReadableError
 from harness.project.project import Project
 from harness.project.stack import Stack
 from harness.stage import Stage, Transparent
@@ -33,6 +34,8 @@ from harness.values import Ending, Failure, Generation, ModelRef, Prompt, Refusa
 _ISOLATED = (Run.ISOLATED, Run.ISOLATED_STREAM)
 _CHEAP = tuple(stage for stage in Stage if stage is not Stage.INFERENCE)
 _DEFECT = DefectError.__name__
+_UNREADABLE = NotReadableError.__name__
+"""What keeps a defect from seeing the nodes that it is to change."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,7 @@ def _raised(trace: Trace) -> str | None:
                 said = f"{ended.error}: {ended.message}".partition(f"{_DEFECT}: ")[2]
                 if said:
                     return said
-            if isinstance(ended, Failure) and _DEFECT in (ended.message or ""):
+            if isinstance(ended, Failure) and any(name in (ended.message or "") for name in (_DEFECT, _UNREADABLE)):
                 return str(ended.message)
     return None
 

@@ -22,8 +22,9 @@ from harness.inject.kinds.activations import Strike, watcher
 from harness.inject.kinds.cache import cells_of
 from harness.inject.kinds.strike import Effect, Moment, VoidError
 from harness.llama.blocks import BLOCKS
-from harness.llama.ggml import VIEWS, Tensor, Watcher, operator_name, rows_of
+from harness.llama.ggml import VIEWS, Watcher, operator_name, rows_of
 from harness.llama.laboratory.engine import Engine, Logits, Row
+from harness.llama.layout import Tensor
 
 _HUGE_BIT: Final = 29
 """From this bit of a float32 on, a flip makes numbers whose squares overflow. Such a fault runs alone, which takes less

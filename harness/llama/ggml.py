@@ -1,7 +1,7 @@
 """A running llama.cpp graph, seen from inside: its tensors as ctypes and NumPy, and who watches which node.
 
-Layout: `struct ggml_tensor` in ggml.h as vendored by llama-cpp-python 0.3.36. Everything here reads and writes memory
-of this process: the CPU backend's.
+Everything here reads and writes memory of this process. It does so only where the layout of tensors is proven
+(`layout.py`) and a tensor's data are not in a device's memory, and raises `NotReadableError` elsewhere.
 """
 
 from __future__ import annotations
@@ -14,41 +14,24 @@ from typing import Any, Final
 
 import numpy as np
 
-_MAX_DIMS, _MAX_SRC, _MAX_NAME, _OP_PARAMS = 4, 10, 64, 16
-_DTYPES: Final[dict[int, Any]] = {0: np.float32, 1: np.float16, 24: np.int8, 25: np.int16, 26: np.int32, 27: np.int64}
-"""NumPy's type for `enum ggml_type`, of the types whose elements stand one by one."""
+from harness.llama.layout import TYPE_NAMES, NotReadableError, Tensor, ggml, require_readable
 
-ROPE_N_DIMS, ROPE_MODE, ROPE_FREQ_BASE, ROPE_FREQ_SCALE, ROPE_ATTN_FACTOR = 1, 2, 5, 6, 8
-"""Where `ggml_rope_impl` (ggml.c) puts its parameters; the first two are integers, the others floats."""
-RMS_NORM_EPS = SOFT_MAX_SCALE = FLASH_ATTN_SCALE = 0
-FLASH_ATTN_SOFT_CAP = 2
-"""Where `ggml_rms_norm_impl`, `ggml_soft_max_impl` and `ggml_flash_attn_ext` put theirs, all floats."""
+_DTYPES: Final[dict[int, Any]] = {
+    number: np.dtype(name.replace("f", "float").replace("i", "int")) for number, name in TYPE_NAMES.items()
+}
+_COMPUTED: Final = 2
+"""`enum ggml_backend_buffer_usage`: what a graph computes. A device may keep weights in an order of its own."""
 VIEWS: Final = frozenset({"NONE", "RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE"})
 """Operators that compute nothing."""
 
 
-class Tensor(ctypes.Structure):
-    """`struct ggml_tensor`."""
-
-    _fields_ = [
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * _MAX_DIMS),
-        ("nb", ctypes.c_size_t * _MAX_DIMS),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * _OP_PARAMS),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * _MAX_SRC),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * _MAX_NAME),
-        ("extra", ctypes.c_void_p),
-    ]
-
-
 def tensor_at(pointer: Any) -> Tensor:
-    """Return the tensor behind a pointer, as ggml passes it to a callback or keeps it in `src`."""
+    """Return the tensor behind a pointer, as ggml passes it to a callback or keeps it in `src`.
+
+    Raises:
+        NotReadableError: the layout of tensors is another one in this llama.cpp.
+    """
+    require_readable()
     found: Tensor = ctypes.cast(pointer, ctypes.POINTER(Tensor)).contents
     return found
 
@@ -60,12 +43,7 @@ def sources(tensor: Tensor) -> tuple[Tensor, ...]:
 
 def operator_name(number: int) -> str:
     """Return ggml's name of an operator, from the library that is loaded."""
-    from llama_cpp._ggml import libggml
-
-    function: Any = libggml.ggml_op_name
-    function.argtypes = [ctypes.c_int]
-    function.restype = ctypes.c_char_p
-    return str(function(number).decode("ascii"))
+    return str(ggml().op_name(number).decode("ascii"))
 
 
 def data_of(tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -73,25 +51,56 @@ def data_of(tensor: Tensor) -> np.ndarray[Any, Any]:
 
     Raises:
         TypeError: its elements are packed into blocks; see `bytes_of`.
+        NotReadableError: it is not in this process's memory.
     """
-    if tensor.type not in _DTYPES:
-        raise TypeError(f"tensor {tensor.name!r} has the packed type {tensor.type}")
-    span = sum((n - 1) * stride for n, stride in zip(tensor.ne, tensor.nb, strict=True))
-    dtype = np.dtype(_DTYPES[tensor.type])
-    memory = (ctypes.c_char * (span + dtype.itemsize)).from_address(tensor.data)
-    return np.ndarray(tuple(tensor.ne)[::-1], dtype, memory, 0, tuple(tensor.nb)[::-1])
+    size = _span(tensor)
+    _require_host(tensor)
+    return _array(tensor, (ctypes.c_char * size).from_address(tensor.data))
 
 
 def bytes_of(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Return a writable view of a contiguous tensor's bytes, uint8."""
-    size = tensor.nb[_MAX_DIMS - 1] * tensor.ne[_MAX_DIMS - 1]
+    """Return a writable view of a contiguous tensor's bytes, uint8.
+
+    Raises:
+        NotReadableError: it is not in this process's memory.
+    """
+    _require_host(tensor)
+    size = tensor.nb[3] * tensor.ne[3]
     memory = (ctypes.c_uint8 * size).from_address(tensor.data)
     return np.ctypeslib.as_array(memory)
 
 
 def rows_of(tensor: Tensor, tokens: int) -> np.ndarray[Any, Any] | None:
-    """Return a writable view of an activation, `(tokens, features)`; None where its last dimension is no token."""
-    array = data_of(tensor)
+    """Return a writable view of an activation, `(tokens, features)`; None where its last dimension is no token.
+
+    Raises:
+        TypeError: its elements are packed into blocks.
+        NotReadableError: it is not in this process's memory.
+    """
+    return _rows(data_of(tensor), tokens)
+
+
+def copied_rows_of(tensor: Tensor, tokens: int) -> np.ndarray[Any, Any] | None:
+    """Return what `rows_of` does as a copy, also of an activation that was computed on a device.
+
+    Raises:
+        TypeError: its elements are packed into blocks.
+        NotReadableError: it has no data, or they cannot be had from the device.
+    """
+    buffer = _buffer(tensor)
+    if buffer is None or ggml().backend_buffer_is_host(buffer):
+        array = data_of(tensor)
+    elif ggml().backend_buffer_get_usage(buffer) == _COMPUTED:
+        memory = (ctypes.c_char * _span(tensor))()
+        ggml().backend_tensor_get(ctypes.addressof(tensor), memory, 0, len(memory))
+        array = _array(tensor, memory)
+    else:
+        raise _elsewhere(tensor)
+    rows = _rows(array, tokens)
+    return None if rows is None else rows.copy()
+
+
+def _rows(array: np.ndarray[Any, Any], tokens: int) -> np.ndarray[Any, Any] | None:
     outermost, outer, inner, _ = array.shape
     of_tokens = outermost == 1 and (outer == tokens or (outer == 1 and inner == tokens))
     if not of_tokens or not array.flags.c_contiguous:
@@ -99,9 +108,43 @@ def rows_of(tensor: Tensor, tokens: int) -> np.ndarray[Any, Any] | None:
     return array.reshape(tokens, -1)
 
 
+def _span(tensor: Tensor) -> int:
+    """Return how many bytes there are from a tensor's first element to the end of its last."""
+    if tensor.type not in _DTYPES:
+        raise TypeError(f"tensor {tensor.name!r} has the packed type {tensor.type}")
+    strides = sum((n - 1) * stride for n, stride in zip(tensor.ne, tensor.nb, strict=True))
+    return int(strides) + int(_DTYPES[tensor.type].itemsize)
+
+
+def _array(tensor: Tensor, memory: Any) -> np.ndarray[Any, Any]:
+    return np.ndarray(tuple(tensor.ne)[::-1], _DTYPES[tensor.type], memory, 0, tuple(tensor.nb)[::-1])
+
+
+def _buffer(tensor: Tensor) -> int | None:
+    """Return the buffer that a tensor's data are in; None where they are in a context's own memory."""
+    found: int | None = tensor.buffer
+    return tensor_at(tensor.view_src).buffer if found is None and tensor.view_src else found
+
+
+def _require_host(tensor: Tensor) -> None:
+    buffer = _buffer(tensor)
+    if not tensor.data:
+        raise NotReadableError(f"the tensor {_name(tensor)!r} has no data")
+    if buffer is not None and not ggml().backend_buffer_is_host(buffer):
+        raise _elsewhere(tensor)
+
+
+def _elsewhere(tensor: Tensor) -> NotReadableError:
+    return NotReadableError(f"the tensor {_name(tensor)!r} lies in the memory of a device")
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.name.decode("utf-8", errors="replace"))
+
+
 def float_parameters(tensor: Tensor) -> Any:
     """Return the 16 words of an operator's parameters (`op_params` as integers) as writable floats."""
-    return (ctypes.c_float * _OP_PARAMS).from_buffer(tensor.op_params)
+    return (ctypes.c_float * len(tensor.op_params)).from_buffer(tensor.op_params)
 
 
 @dataclass(frozen=True)
@@ -156,18 +199,11 @@ class Nodes:
     def _called(self, pointer: Any, ask: bool, _: Any) -> bool:
         if not self.watchers:
             return not ask
-        tensor = tensor_at(pointer)
-        key = (tensor.name, tensor.op)
-        wanted = self._wanted.get(key)
-        if wanted is None:
-            if tensor.op not in self._names:
-                self._names[tensor.op] = operator_name(tensor.op)
-            name = tensor.name.decode("utf-8", errors="replace")
-            wanted = tuple(one for one in self.watchers if one.wants(name, self._names[tensor.op]))
-            self._wanted[key] = wanted
-        if not wanted:
-            return not ask
         try:
+            tensor = tensor_at(pointer)
+            wanted = self._who_wants(tensor)
+            if not wanted:
+                return not ask
             for one in wanted:
                 call = one.before if ask else one.after
                 if call is not None:
@@ -175,3 +211,13 @@ class Nodes:
         except Exception as error:  # noqa: BLE001 - raised again by `check`
             self._raised = error
         return True
+
+    def _who_wants(self, tensor: Tensor) -> tuple[Watcher, ...]:
+        key = (tensor.name, tensor.op)
+        wanted = self._wanted.get(key)
+        if wanted is None:
+            if tensor.op not in self._names:
+                self._names[tensor.op] = operator_name(tensor.op)
+            wanted = tuple(one for one in self.watchers if one.wants(_name(tensor), self._names[tensor.op]))
+            self._wanted[key] = wanted
+        return wanted

@@ -10,7 +10,8 @@ import pytest
 from harness.check.checking import open_session
 from harness.components.llama_cpp_python import LlamaCppPython
 from harness.explain.locate import Location, Locator, NodeNoise, local_errors, locate
-from harness.llama.ggml import ROPE_FREQ_BASE, Watcher, float_parameters, rows_of
+from harness.llama.ggml import Watcher, float_parameters, rows_of
+from harness.llama.layout import ROPE_FREQ_BASE
 from harness.project.project import Project
 from harness.reference.oracle import Oracle
 from harness.stage import Stage

@@ -71,8 +71,10 @@ class LlamaCppPython:
     def activations(self, ids: Sequence[int], names: Sequence[str]) -> Mapping[str, Any]:
         """Return what nodes of the graph compute when these ids are fed; see `harness.stage.Transparent`."""
         self.watch()
-        found: Mapping[str, Any] = self._child.call(Stage.INFERENCE, "activations", ids=list(ids), names=list(names))
-        return found
+        found = self._child.call(Stage.INFERENCE, "activations", ids=list(ids), names=list(names))
+        if isinstance(found, str):
+            raise StageUnobservedError(found)
+        return dict(found)
 
     # The five stages
 

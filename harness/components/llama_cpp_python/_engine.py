@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from harness.components.llama_cpp_python._taps import Done, Plan, TappedLlama
-from harness.llama.ggml import VIEWS, Tensor, Watcher, rows_of
+from harness.llama.ggml import VIEWS, Watcher, copied_rows_of
+from harness.llama.layout import NotReadableError, Tensor, require_readable
 
 _INPUT = "embd"
 """The first node of a graph: a row for each token of the batch."""
@@ -79,11 +80,19 @@ class Engine(TappedLlama):
             return {**self._all_seen(plan), "error": said}
         return {**self._all_seen(plan), "error": None, "reply": plan.answer}
 
-    def activations(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
+    def activations(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, Any] | str:
         """Feed ids to an empty context and return what these nodes compute, by name, `(tokens, features)` each.
 
         A node that is computed in steps of one name counts with the last. The last layer may have the last token only.
+        Where nodes cannot be read, why is returned.
         """
+        try:
+            require_readable()
+            return self._activations(ids, names)
+        except NotReadableError as error:
+            return str(error)
+
+    def _activations(self, ids: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
         wanted = {_INPUT, *names}
         found: dict[str, list[Any]] = {}
         seen: dict[str, Any] = {}
@@ -97,9 +106,9 @@ class Engine(TappedLlama):
                 _add(found, seen, tokens)
                 tokens = int(tensor.ne[1])
             one = tensor.ne[1] == tensor.ne[2] == 1
-            rows = rows_of(tensor, 1 if one else tokens)
+            rows = copied_rows_of(tensor, 1 if one else tokens)
             if rows is not None:
-                seen[name] = rows.copy()
+                seen[name] = rows
 
         with self.nodes.watched(Watcher(lambda name, operator: name in wanted and operator not in VIEWS, after=note)):
             self.llm.reset()

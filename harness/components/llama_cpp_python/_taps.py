@@ -24,6 +24,7 @@ from llama_cpp import llama_cpp as low_level
 
 from harness.components.llama_cpp_python._library import library_digest, type_name, with_type_ids
 from harness.llama.ggml import Nodes
+from harness.llama.layout import require_readable, why_unreadable
 from harness.llama.llama_log import log_warnings
 from harness.process.worker import imported
 
@@ -92,6 +93,9 @@ class TappedLlama:
         options: Keyword arguments of `llama_cpp.Llama`.
         plants: Defects to plant, as `(module:function, keywords)`; with `watches_nodes` they see the graph's nodes.
         watch: Whether the nodes of its graph are to be seen.
+
+    Raises:
+        NotReadableError: a planted defect wants nodes, and they cannot be read.
     """
 
     def __init__(
@@ -106,7 +110,9 @@ class TappedLlama:
         hooks = [(imported(hook), dict(keywords)) for hook, keywords in plants]
         self.nodes = Nodes()
         watchers = [keywords.pop("watches_nodes", False) for _, keywords in hooks]
-        if watch or any(watchers):
+        if any(watchers):
+            require_readable()
+        if (watch or any(watchers)) and why_unreadable() is None:
             self._watch_nodes()
         self.llm = self._load(model_path, options)
         if chat_template is not None:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness.llama.ggml import Tensor, Watcher, data_of, float_parameters
+from harness.llama.ggml import Watcher, data_of, float_parameters
+from harness.llama.layout import Tensor
 
 COMPONENT: Final = "llama-cpp-python"
 Array = np.ndarray[Any, Any]

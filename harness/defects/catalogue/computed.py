@@ -15,7 +15,8 @@ import numpy as np
 
 from harness.defects.catalogue._nodes import COMPONENT, Array, after
 from harness.defects.defect import defect
-from harness.llama.ggml import Tensor, Watcher, data_of, sources
+from harness.llama.ggml import Watcher, data_of, sources
+from harness.llama.layout import Tensor
 from harness.stage import Stage
 
 _ENGINE: dict[str, Any] = {"stage": Stage.INFERENCE, "kind": "engine", "component": COMPONENT, "watches_nodes": True}

@@ -12,7 +12,8 @@ import numpy as np
 
 from harness.defects.catalogue._nodes import COMPONENT, before, float_parameter
 from harness.defects.defect import defect
-from harness.llama.ggml import (
+from harness.llama.ggml import Watcher, data_of, sources
+from harness.llama.layout import (
     RMS_NORM_EPS,
     ROPE_ATTN_FACTOR,
     ROPE_FREQ_BASE,
@@ -21,9 +22,6 @@ from harness.llama.ggml import (
     ROPE_N_DIMS,
     SOFT_MAX_SCALE,
     Tensor,
-    Watcher,
-    data_of,
-    sources,
 )
 from harness.stage import Stage
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from harness.inject.fault import Fault
 from harness.inject.kinds.strike import Bytes, Effect, Moment
-from harness.llama.ggml import Tensor, Watcher, rows_of
+from harness.llama.ggml import Watcher, rows_of
 from harness.llama.laboratory.engine import Engine
+from harness.llama.layout import Tensor
 
 Strike = tuple[Fault, Callable[[], int | None], Effect]
 """A fault, what returns the row of the batch that it is to hurt now or None, and where its effect is noted."""

@@ -13,19 +13,9 @@ import numpy as np
 
 from harness.inject.fault import Fault
 from harness.inject.kinds.strike import Bytes, Effect, Moment
-from harness.llama.ggml import (
-    RMS_NORM_EPS,
-    ROPE_FREQ_BASE,
-    ROPE_MODE,
-    ROPE_N_DIMS,
-    SOFT_MAX_SCALE,
-    Tensor,
-    Watcher,
-    data_of,
-    float_parameters,
-    sources,
-)
+from harness.llama.ggml import Watcher, data_of, float_parameters, sources
 from harness.llama.laboratory.engine import Engine
+from harness.llama.layout import RMS_NORM_EPS, ROPE_FREQ_BASE, ROPE_MODE, ROPE_N_DIMS, SOFT_MAX_SCALE, Tensor
 
 
 @contextlib.contextmanager

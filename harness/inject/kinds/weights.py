@@ -10,8 +10,9 @@ import numpy as np
 from harness.inject.fault import Fault, generator
 from harness.inject.kinds.strike import Bytes, Effect, Moment, VoidError, edited
 from harness.llama.blocks import BLOCKS, FLOAT_FIELDS
-from harness.llama.ggml import Tensor, bytes_of
+from harness.llama.ggml import bytes_of
 from harness.llama.laboratory.engine import Engine
+from harness.llama.layout import Tensor
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ import numpy as np
 from llama_cpp import llama_cpp as low_level
 from numpy.typing import NDArray
 
-from harness.llama.ggml import Nodes, Tensor, Watcher, sources, tensor_at
+from harness.llama.ggml import Nodes, Watcher, sources, tensor_at
+from harness.llama.layout import Tensor
 from harness.llama.llama_log import log_warnings
 
 Logits = NDArray[np.float32]

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness.llama.ggml import Tensor, Watcher, data_of, sources
+from harness.llama.ggml import Watcher, data_of, sources
 from harness.llama.laboratory.engine import Engine
 from harness.llama.laboratory.trials import Trials
+from harness.llama.layout import Tensor
 
 LAYER = "l_out-3"
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.check.compare.inference import Floor
 from harness.errors import UserError
-from harness.llama.ggml import RMS_NORM_EPS, Watcher, float_parameters
+from harness.llama.ggml import Watcher, float_parameters
 from harness.llama.laboratory.invariants import (
     INVARIANTS,
     LONGEST,
@@ -21,6 +21,7 @@ from harness.llama.laboratory.invariants import (
     open_engine,
 )
 from harness.llama.laboratory.noise import floor_of_one, floor_of_two
+from harness.llama.layout import RMS_NORM_EPS
 from harness.process.child import Child
 from harness.process.worker import Worker
 from tests.conftest import ROOT
