@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.explain.pipeline import Pipeline
     from harness.project.golden import Golden
     from harness.stage import Stage
+    from harness.values import ModelRef
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("harness", "stages of a local LLM stack, held against goldens")
     group.addoption("--stack", action="append", default=[], metavar="NAME", help="check this stack; may be repeated")
     group.addoption("--stack-model", action="append", default=[], metavar="NAME", help="only around this model")
+    group.addoption("--stack-golden", default=None, metavar="MODEL", help="hold it against this model's goldens")
     group.addoption(
         "--stack-project", type=Path, default=None, metavar="DIR", help="the folder with stacks/ and golden/ in it"
     )
@@ -97,15 +99,14 @@ class _Runner:
     def items(self, session: pytest.Session) -> Iterator[pytest.Item]:
         """Yield one item a case and stage that the goldens have something to say of."""
         from harness.project.golden import cases_for, load_golden, load_provenance
-        from harness.project.stack import resolve_model
         from harness.stage import Stage
 
         with _usage_errors():
             for stack, name in self.pairs():
-                model = resolve_model(self._project(), name)
+                model = self._golden_model(name)
                 provenance = load_provenance(self._project(), model)
                 node = _Node.from_parent(session, name=stack, nodeid=f"stack::{stack}::{name}")
-                for case in cases_for(self._project(), name):
+                for case in cases_for(self._project(), model.name):
                     golden = load_golden(self._project(), model, case, provenance)
                     for stage in Stage:
                         if golden.value(stage) is not None:
@@ -115,13 +116,16 @@ class _Runner:
 
     def session(self, pair: tuple[str, str]) -> Session:
         """Return the open session of a stack and model; it stays open until the end."""
-        from harness.check.checking import open_session
+        from harness.check.checking import open_session, purpose_of
         from harness.project.stack import load_stack, resolve_model
 
         if pair not in self._sessions:
             stack, model = pair
             project = self._project()
-            opened = open_session(project, load_stack(project, stack), resolve_model(project, model))
+            around = resolve_model(project, model)
+            purpose = purpose_of(self._config.getoption("--stack-golden"))
+            held = self._golden_model(model)
+            opened = open_session(project, load_stack(project, stack), held, around=around, purpose=purpose)
             self._sessions[pair] = self._opened.enter_context(opened)
         return self._sessions[pair]
 
@@ -142,6 +146,13 @@ class _Runner:
             session = self.session(pair)
             self._verdicts[key] = self._pipeline.verdict(session, session.results(case), among=among)
         return self._verdicts[key]
+
+    def _golden_model(self, model: str) -> ModelRef:
+        """Return the model whose goldens another one is held against: its own, unless told otherwise."""
+        from harness.project.stack import declared_model, resolve_model
+
+        golden = self._config.getoption("--stack-golden")
+        return resolve_model(self._project(), model) if golden is None else declared_model(self._project(), golden)
 
     def update(self, kind: str) -> None:
         """Record the goldens of every model asked for."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from harness.values import (
@@ -152,6 +153,21 @@ class Served(Protocol):
             case: The case.
             body: The request's body as the client sent it.
             answer: The response, or the chunks of a streamed one; None where there was none.
+        """
+
+
+@runtime_checkable
+class TellsFile(Protocol):
+    """A part that tells which model file it has.
+
+    A part whose options may name another file than its model's has a static method `around_its_model` too, which
+    returns options without what does; of others the option `file` is left out.
+    """
+
+    def model_file(self) -> Path | None:
+        """Return the file that the running part has, as it or the command that starts it says; None if neither does.
+
+        It need not be the one that the part was given: options, or a program around the real one, may name another.
         """
 
 

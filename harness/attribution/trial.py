@@ -16,7 +16,7 @@ from typing import Any
 from harness.attribution.results import Conviction, Trial
 from harness.check.checking import Session, open_session
 from harness.check.compare.outcome import Outcome
-from harness.check.running import RunningStack, open_stack
+from harness.check.running import RunningStack, around_its_model, open_stack
 from harness.check.trace import FIELDS, Run, Trace
 from harness.check.verdict import StageResult, Verdict
 from harness.defects.defect import Defect
@@ -144,7 +144,7 @@ def _opened(
 
     @contextmanager
     def reopen(other: ModelRef) -> Iterator[RunningStack]:
-        with open_stack(planted.stack, other, planted.wrap) as running:
+        with open_stack(around_its_model(planted.stack), other, planted.wrap) as running:
             planted.prepare(running)
             yield running
 

@@ -63,6 +63,11 @@ class Session:
         )
 
 
+def purpose_of(golden: str | None) -> str:
+    """Return why a model is held against goldens that are named; nothing where none are."""
+    return "" if golden is None else f"it is held against the goldens of {golden} on purpose"
+
+
 @contextmanager
 def open_session(
     project: Project,
@@ -72,6 +77,7 @@ def open_session(
     wrap: Callable[[str, Component], Component] = lambda _, part: part,
     prepare: Callable[[RunningStack], None] = lambda _: None,
     around: ModelRef | None = None,
+    purpose: str = "",
 ) -> Iterator[Session]:
     """Open a stack around a model, with the goldens of the cases wanted.
 
@@ -83,6 +89,7 @@ def open_session(
         wrap: Stands between a component and those who call it; see `open_stack`.
         prepare: Does something with the open stack before it is asked anything.
         around: What the stack is opened around, where that is not the model that the goldens were made of.
+        purpose: Why, where that is meant: nobody is then at fault for the file.
 
     Raises:
         UserError: a case does not exist, or a golden is missing or not this model's.
@@ -92,7 +99,7 @@ def open_session(
     if not asked:
         raise UserError(f"none of the cases {', '.join(cases)} is asked of model {model.name!r}")
     goldens = {case.name: load_golden(project, model, case, provenance) for case in asked}
-    with open_stack(stack, around or model, wrap) as running:
+    with open_stack(stack, around or model, wrap, held_against=model, purpose=purpose) as running:
         prepare(running)
         yield Session(running, goldens, judge_of(project, running))
 

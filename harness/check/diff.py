@@ -154,7 +154,7 @@ def diff(
         other = model if other_model is None else resolve_model(project, other_model)
         asked = cases_for(project, name, cases)
         if asked:
-            with open_stack(a, model) as first, open_stack(b, other) as second:
+            with open_stack(a, model) as first, open_stack(b, other, held_against=model) as second:
                 yield Pair(project, first, second).run(asked, progress)
 
 

@@ -104,12 +104,12 @@ def load_noise(project: Project, model: str) -> Noise | None:
 
 
 def floor_of(project: Project, running: RunningStack) -> Floor | None:
-    """Return the noise floor of a running stack; None where none was measured for its model.
+    """Return the noise floor of a running stack; None where none was measured for the model it is held against.
 
     Raises:
         UserError: the file is wrong.
     """
-    noise = load_noise(project, running.model.name)
+    noise = load_noise(project, running.golden_model.name)
     if noise is None:
         return None
     part = running.part(Stage.INFERENCE)

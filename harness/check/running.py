@@ -14,6 +14,9 @@ from harness.project.stack import Stack, load_component
 from harness.stage import Caller, ChatRoute, Component, Served, Stage
 from harness.values import ModelRef
 
+FILE = "file"
+"""The option by which a component gets another file than the model's."""
+
 
 @dataclass(frozen=True)
 class RunningStack:
@@ -25,12 +28,21 @@ class RunningStack:
         parts: The components, by name.
         chat_route: The stack's own path from end to end in one call, if it has one: that of a component of all five
             stages, or that of a client and a server.
+        held_against: The model whose goldens and noise it is held against, where that is another.
+        purpose: Why it is around another file than that model's, where this is meant.
     """
 
     stack: Stack
     model: ModelRef
     parts: Mapping[str, Component]
     chat_route: ChatRoute | None = None
+    held_against: ModelRef | None = None
+    purpose: str = ""
+
+    @property
+    def golden_model(self) -> ModelRef:
+        """The model whose goldens and noise it is held against."""
+        return self.held_against or self.model
 
     def part(self, stage: Stage) -> Any:
         """Return the component that performs the stage."""
@@ -39,7 +51,11 @@ class RunningStack:
 
 @contextmanager
 def open_stack(
-    stack: Stack, model: ModelRef, wrap: Callable[[str, Component], Component] = lambda _, part: part
+    stack: Stack,
+    model: ModelRef,
+    wrap: Callable[[str, Component], Component] = lambda _, part: part,
+    held_against: ModelRef | None = None,
+    purpose: str = "",
 ) -> Iterator[RunningStack]:
     """Open a stack's components around a model, each once, and close them whatever happens.
 
@@ -47,6 +63,8 @@ def open_stack(
         stack: The stack.
         model: The model.
         wrap: Given each component's name and the component, returns what is to be called in its stead.
+        held_against: The model whose goldens and noise it is held against, where that is another.
+        purpose: Why it is around another file than that model's, where this is meant.
 
     Raises:
         UserError: a component's options are wrong.
@@ -68,7 +86,19 @@ def open_stack(
                 message = problem["msg"].removeprefix("Value error, ")
                 raise UserError(f"stack {stack.name!r}: {where}: {message}") from None
             parts[name] = wrap(name, opened.enter_context(part))
-        yield RunningStack(stack, model, parts, _chat_route(stack, parts, opened))
+        yield RunningStack(stack, model, parts, _chat_route(stack, parts, opened), held_against, purpose)
+
+
+def around_its_model(stack: Stack) -> Stack:
+    """Return a stack without the options by which a component gets another file than the model's."""
+    for name, options in stack.options.items():
+        without = getattr(load_component(name), "around_its_model", _without_file)
+        stack = stack.model_copy(update={"options": {**stack.options, name: dict(without(options))}})
+    return stack
+
+
+def _without_file(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in options.items() if name != FILE}
 
 
 def _chat_route(stack: Stack, parts: Mapping[str, Component], opened: ExitStack) -> ChatRoute | None:

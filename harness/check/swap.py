@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from harness.check.running import RunningStack
 from harness.project.stack import Stages
@@ -22,4 +23,4 @@ def swapped(into: RunningStack, other: RunningStack, stages: Collection[Stage]) 
     parts = {names[stage.value]: one.part(stage) for stage, (_, one) in sources.items()}
     stack = into.stack.model_copy(update={"stages": Stages(**names)})
     # Stage after stage: the path that one part takes in one call cannot be taken by two.
-    return RunningStack(stack=stack, model=into.model, parts=parts, chat_route=None)
+    return replace(into, stack=stack, parts=parts, chat_route=None)

@@ -50,8 +50,17 @@ def check(
     names: Annotated[list[str] | None, typer.Argument(metavar="STACK", help="Stacks; all without one.")] = None,
     case: Cases = None,
     model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be repeated.")] = None,
+    golden: Annotated[
+        str | None,
+        typer.Option("--golden", metavar="MODEL", help="Hold it against this model's goldens: a quantization, say."),
+    ] = None,
     save: Annotated[Path | None, typer.Option("--save", help="Keep every trace in this folder.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where any case was unobserved.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Convict a model file that is not the golden's; exit with 3 where a case was unobserved."
+        ),
+    ] = False,
     html: Html = None,
     markdown: Markdown = None,
     junit: Junit = None,
@@ -73,7 +82,9 @@ def check(
     with progress_line() as progress:
         for stack in _stacks(place, names or ()):
             wanted = bool(outputs.wanted)
-            for checked in run_check(place, stack, case or (), model or (), progress, save, keep=wanted):
+            for checked in run_check(
+                place, stack, case or (), model or (), progress, save, keep=wanted, golden=golden, strict=strict
+            ):
                 verdicts.append(checked.verdict)
                 if outputs.wanted:
                     sheets.append(sheet_of_check(checked, command_line()))

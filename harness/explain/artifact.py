@@ -1,16 +1,18 @@
 """Whether a stage is wrong or the file that it was given: what the reference makes of the very file that is served.
 
 A golden holds for one exact file. Where another one is served, the part may do what that file says and diverge all the
-same. Where the golden's own file is at hand and the stack can be opened again, it is swapped in: a part that is right
-with it was given a wrong file, which is an `artifact`. Otherwise the reference of the convicted stage is made anew over
-the file that is served and asked for the same cases: a part that does what the reference does is right, and the file is
-wrong.
+same. Where the golden's own file is at hand and the stack can be opened again, it is swapped in: a part that then has
+it, by its hash, and is right was given a wrong file, which is an `artifact`. Otherwise the reference of the convicted
+stage is made anew over the file that is served and asked for the same cases: a part that does what the reference does
+is right, and the file is wrong.
+
+A file that is not the golden's is always said, and convicts where it holds another network or a strict check was asked
+for, unless the stack is around another file on purpose.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,16 +22,17 @@ import numpy as np
 from harness.check.checking import judge_of
 from harness.check.compare.inference import divergences
 from harness.check.compare.outcome import Difference, Outcome
-from harness.check.running import RunningStack
+from harness.check.running import RunningStack, around_its_model, open_stack
 from harness.check.trace import Run, Trace, Tracer
 from harness.check.verdict import Finding, Judge, Verdict, adding, with_findings
 from harness.errors import MissingPackageError, UserError
+from harness.explain.served import SHOWN, OtherFile, by_stage, other_files, served_file, told_file
 from harness.models.cache import remembered_sha256
-from harness.models.file_difference import difference
+from harness.models.file_difference import FileDifference, difference
 from harness.models.gguf import read_metadata
 from harness.project.golden import Golden, GoldenError, load_provenance
 from harness.project.project import Project
-from harness.project.stack import resolve_model
+from harness.project.stack import Stack, resolve_model
 from harness.stage import Stage
 from harness.values import Failure, Generation, ModelRef, Refusal
 
@@ -37,14 +40,17 @@ if TYPE_CHECKING:
     from harness.reference.record import Reference
 
 _STAGES: Final = (Stage.TEMPLATE, Stage.TOKENIZATION, Stage.INFERENCE, Stage.POSTPROCESS)
+_NOT_SWAPPED: Final = "the golden's own file could not be swapped in"
 _TRIED: Final = 2
 """How many cases of a finding about the engine's numbers are asked of the reference: each takes about a second."""
-_SHOWN: Final = 12
-"""How much of a hash is shown."""
-
 
 Reopen = Callable[[ModelRef], AbstractContextManager[RunningStack]]
-"""Opens a stack around a model, with everything else as it is."""
+"""Opens a stack around a model, with everything else as it is but a component's own choice of a file."""
+
+
+def reopening(stack: Stack) -> Reopen:
+    """Return what opens a stack around another file."""
+    return lambda model: open_stack(around_its_model(stack), model)
 
 
 class Inspector:
@@ -52,10 +58,13 @@ class Inspector:
 
     Args:
         project: Where the goldens are.
+        strict: Whether any file that is not the golden's is convicted, whatever it differs in.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, *, strict: bool = False) -> None:
         self._project = project
+        self._strict = strict
+        self._differences: dict[tuple[str, str], FileDifference | None] = {}
         self._references: dict[tuple[Path, str], Reference] = {}
 
     def close(self) -> None:
@@ -73,7 +82,9 @@ class Inspector:
     ) -> Verdict:
         """Return a verdict whose findings say where the file is wrong and not the part.
 
-        Where nothing is convicted at the engine and its weights are not the golden's, that is a finding of its own.
+        Its first notes name the files that are served and are not the golden's. Where nothing is convicted at the
+        engine and its weights are not the golden's, that is a finding of its own; so is any other file, where the
+        check is strict.
 
         Args:
             verdict: The verdict.
@@ -86,38 +97,45 @@ class Inspector:
         """
         found = [self._inspected(finding, running, goldens, reopen) for finding in verdict.findings]
         verdict = verdict if found == list(verdict.findings) else with_findings(verdict, found)
-        if any(finding.stage is Stage.INFERENCE for finding in found):
-            return verdict
-        other = self._other_weights(running, goldens)
-        return verdict if other is None else adding(verdict, other)
+        notes = []
+        for other in other_files(running):
+            differs = self._difference(running, other.path, other.digest)
+            notes.append(_note(other, differs, running.purpose))
+            if not running.purpose:
+                for finding in self._of_the_file(other, differs, goldens):
+                    if all(one.stage is not finding.stage for one in verdict.findings):
+                        verdict = adding(verdict, finding)
+        return verdict.model_copy(update={"notes": (*notes, *verdict.notes)}) if notes else verdict
 
-    def _other_weights(self, running: RunningStack, goldens: Mapping[str, Golden]) -> Finding | None:
-        path = served_file(running, Stage.INFERENCE)
-        if not path.is_file() or remembered_sha256(path) == running.model.sha256:
-            return None
-        original = self._original(running)
-        try:
-            found = None if original is None else difference(original, path)
-        except UserError:
-            return None
-        settings = f"{read_metadata(path).get('general.architecture')}."
-        if found is None or not (found.tensors or any(key.startswith(settings) for key in found.keys)):
-            return None
-        summary = f"the file that is served holds another network than the golden's: {found.describe()}"
-        return Finding(
-            stage=Stage.INFERENCE,
-            kind="artifact",
-            summary=summary,
-            cases=tuple(sorted(goldens)),
-            example=next(iter(goldens)),
-            difference=Difference(summary=summary, causes=("weights",), kind="artifact"),
-            evidence="file",
-        )
+    def _of_the_file(
+        self, other: OtherFile, differs: FileDifference | None, goldens: Mapping[str, Golden]
+    ) -> Iterator[Finding]:
+        """Yield what a file that is not the golden's is convicted of by itself, a finding a stage."""
+        if self._strict:
+            for stage, part in by_stage(differs or FileDifference((), ()), other.stages).items():
+                what = f": {part.describe()}" if differs is not None else ""
+                yield _file_finding(stage, f"the file that is served is not the golden's{what}", goldens)
+        elif differs is not None and Stage.INFERENCE in other.stages:
+            settings = f"{read_metadata(other.path).get('general.architecture')}."
+            if differs.tensors or any(key.startswith(settings) for key in differs.keys):
+                said = f"the file that is served holds another network than the golden's: {differs.describe()}"
+                yield _file_finding(Stage.INFERENCE, said, goldens)
+
+    def _difference(self, running: RunningStack, path: Path, digest: str) -> FileDifference | None:
+        """Return what a file differs in from the golden's; None where they cannot be held against each other."""
+        key = digest, running.golden_model.name
+        if key not in self._differences:
+            original = self._original(running)
+            try:
+                self._differences[key] = None if original is None or not digest else difference(original, path)
+            except (UserError, OSError):
+                self._differences[key] = None
+        return self._differences[key]
 
     def _original(self, running: RunningStack) -> Path | None:
         """Return the golden's own file, if it is at hand."""
         try:
-            return resolve_model(self._project, running.model.name).path
+            return resolve_model(self._project, running.golden_model.name).path
         except UserError:
             return None
 
@@ -129,11 +147,15 @@ class Inspector:
         path = served_file(running, finding.stage)
         try:
             digest = remembered_sha256(path)
-            if digest == running.model.sha256 or not self._around_the_goldens_template(running):
+            if digest == running.golden_model.sha256 or not self._around_the_goldens_template(running):
                 return finding
             original = self._original(running)
+            swapped = original is not None and reopen is not None
             if original is not None and reopen is not None:
                 same, why = self._with_the_original(finding, running, goldens, original, reopen)
+                if same is None:
+                    kept, more = self._as_the_reference(finding, running, goldens, path)
+                    same, why = kept, f"{why}, {more}"
             else:
                 same, why = self._as_the_reference(finding, running, goldens, path)
         except OSError as error:
@@ -142,11 +164,11 @@ class Inspector:
             )
         file = (
             "the file that is served is not the golden's "
-            f"(SHA-256 {digest[:_SHOWN]}... instead of {running.model.sha256[:_SHOWN]}...)"
+            f"(SHA-256 {digest[:SHOWN]}... instead of {running.golden_model.sha256[:SHOWN]}...)"
         )
-        if original is not None and reopen is not None:
-            with contextlib.suppress(UserError):
-                file += f": {difference(original, path).describe()}"
+        differs = self._difference(running, path, digest) if swapped else None
+        if differs is not None:
+            file += f": {differs.describe()}"
         kind = "artifact" if same else finding.kind
         return finding.model_copy(update={"kind": kind, "location": f"{file}, {why}"})
 
@@ -157,20 +179,37 @@ class Inspector:
         goldens: Mapping[str, Golden],
         original: Path,
         reopen: Reopen,
-    ) -> tuple[bool, str]:
-        """Return whether the same part is right with the golden's own file, and that in words."""
-        with reopen(running.model.model_copy(update={"path": original})) as other:
-            judge = judge_of(self._project, other)
-            for case in finding.cases[:_TRIED]:
-                trace = _traced(other, finding.stage, goldens[case])
-                if not _is_right(judge, finding.stage, goldens[case], trace):
-                    return False, "but with the golden's the same part is wrong too"
+    ) -> tuple[bool | None, str]:
+        """Return whether the same part is right with the golden's own file, and that in words.
+
+        None where that file was not really served, or the part then shows nothing: nothing follows from it.
+        """
+        golden = running.golden_model.sha256
+        try:
+            with reopen(running.model.model_copy(update={"path": original, "sha256": golden})) as other:
+                served = told_file(other, finding.stage)
+                if served is None:
+                    return None, f"{_NOT_SWAPPED}: the part does not say which file it then serves"
+                digest = remembered_sha256(served)
+                if digest != golden:
+                    return None, f"{_NOT_SWAPPED}: what is then served has SHA-256 {digest[:SHOWN]}..."
+                judge = judge_of(self._project, other)
+                for case in finding.cases[:_TRIED]:
+                    trace = _traced(other, finding.stage, goldens[case])
+                    comparison = judge.isolated(finding.stage, goldens[case], trace)
+                    if comparison.outcome is Outcome.UNOBSERVED:
+                        return None, f"with the golden's own file the part shows nothing: {comparison.rule}"
+                    if comparison.outcome.bad:
+                        return False, "but with the golden's the same part is wrong too"
+        except (UserError, OSError) as error:
+            return None, f"{_NOT_SWAPPED}: {error}"
         return True, "and with the golden's the same part is right"
 
     def _around_the_goldens_template(self, running: RunningStack) -> bool:
         """Whether a template that replaces the file's own is the one that the goldens were made with."""
         try:
-            load_provenance(self._project, running.model)
+            template = running.model.chat_template
+            load_provenance(self._project, running.golden_model.model_copy(update={"chat_template": template}))
         except GoldenError:
             return False
         return True
@@ -188,7 +227,10 @@ class Inspector:
                 observed = trace.output(Run.ISOLATED, finding.stage)
                 if isinstance(observed, Failure) and observed.reason == "start":
                     return _refused(reference, finding.stage, goldens[case], path)
-                if not _agree(judge, finding.stage, reference.again(finding.stage, goldens[case]), trace):
+                expected = reference.again(finding.stage, goldens[case])
+                if judge.isolated(finding.stage, expected, trace).outcome is Outcome.UNOBSERVED:
+                    return False, "and whether the part does what its file says cannot be seen"
+                if not _agree(judge, finding.stage, expected, trace):
                     return (
                         False,
                         "but the reference makes something else of it: the part does not do what its file says",
@@ -213,10 +255,22 @@ class Inspector:
         return self._references[key]
 
 
-def served_file(running: RunningStack, stage: Stage) -> Path:
-    """Return the model file that a stage's part was given."""
-    own = running.stack.options.get(running.stack.stages.component(stage), {}).get("file")
-    return running.model.path if own is None else Path(own)
+def _note(other: OtherFile, differs: FileDifference | None, purpose: str) -> str:
+    unknown = "what it differs in cannot be said, as one of them is not at hand"
+    what = unknown if differs is None else differs.describe()
+    return f"served file: {other.describe()}: {what}{f'; {purpose}' if purpose else ''}"
+
+
+def _file_finding(stage: Stage, summary: str, goldens: Mapping[str, Golden]) -> Finding:
+    return Finding(
+        stage=stage,
+        kind="artifact",
+        summary=summary,
+        cases=tuple(sorted(goldens)),
+        example=next(iter(goldens)),
+        difference=Difference(summary=summary, causes=("file",), kind="artifact"),
+        evidence="file",
+    )
 
 
 def _traced(running: RunningStack, stage: Stage, golden: Golden) -> Trace:

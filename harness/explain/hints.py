@@ -1,7 +1,8 @@
 """What a conviction looks like: known defects that, planted in the reference, give exactly what was observed.
 
 Asked after the verdict and never before: a hint names where to look, and convicts nobody. Of the engine's own defects
-there are none, as their numbers cannot be made by a function of a golden.
+there are none, as their numbers cannot be made by a function of a golden. They are planted in the reference over the
+golden's own file, never over the one that is served: over a bad file they would say what they should be held against.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from harness.defects.catalogue import catalogue
 from harness.defects.defect import Defect
 from harness.defects.reference import HurtReference
 from harness.errors import UserError
+from harness.models.cache import remembered_sha256
 from harness.project.golden import Golden
 from harness.stage import Stage
-from harness.values import Prompt, Reply, Request, Tokens
+from harness.values import ModelRef, Prompt, Reply, Request, Tokens
 
 _CASES = 4
 """How many cases of a finding a defect must give exactly."""
 _NAMED = 3
 """How many defects are named of those that do."""
+_NO_FILE = "known defects were not looked for: the file that the goldens were made of is not at hand"
 
 
 def with_hints(verdict: Verdict, running: RunningStack, goldens: Mapping[str, Golden]) -> Verdict:
@@ -36,7 +39,10 @@ def with_hints(verdict: Verdict, running: RunningStack, goldens: Mapping[str, Go
     """
     if all(not _is_asked(finding) for finding in verdict.findings):
         return verdict
-    with HurtReference(running.model) as reference, contextlib.suppress(UserError):
+    model = running.golden_model
+    if not _is_at_hand(model):
+        return verdict.model_copy(update={"notes": (*verdict.notes, _NO_FILE)})
+    with HurtReference(model) as reference, contextlib.suppress(UserError):
         findings = [
             finding.model_copy(update={"hints": _hints(finding, running, goldens, reference)})
             if _is_asked(finding)
@@ -46,6 +52,13 @@ def with_hints(verdict: Verdict, running: RunningStack, goldens: Mapping[str, Go
         return verdict.model_copy(update={"findings": tuple(findings)})
     # Something that the reference needs is not installed.
     return verdict
+
+
+def _is_at_hand(model: ModelRef) -> bool:
+    try:
+        return remembered_sha256(model.path) == model.sha256
+    except OSError:
+        return False
 
 
 def _is_asked(finding: Finding) -> bool:

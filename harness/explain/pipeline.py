@@ -18,15 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.check.checking import Checked, Progress, Session, identities, open_session
-from harness.check.running import open_stack
+from harness.check.checking import Checked, Progress, Session, identities, open_session, purpose_of
 from harness.check.trace import Trace, save_trace
 from harness.check.verdict import StageResult, Verdict
-from harness.explain.artifact import Inspector, Reopen
+from harness.explain.artifact import Inspector, Reopen, reopening
 from harness.explain.locate import Locator, longest_prompt
 from harness.project.golden import Golden, cases_for
 from harness.project.project import Project
-from harness.project.stack import Stack, missing_distribution, resolve_model
+from harness.project.stack import Stack, declared_model, missing_distribution, resolve_model
 
 _WITHOUT_HINTS = "known defects were not looked for: that needs tokenizers (pip install 'llm-stack-harness[reference]')"
 
@@ -36,10 +35,11 @@ class Pipeline:
 
     Args:
         project: Where the goldens are.
+        strict: Whether any file that is not the golden's is convicted, whatever it differs in.
     """
 
-    def __init__(self, project: Project) -> None:
-        self._inspector = Inspector(project)
+    def __init__(self, project: Project, *, strict: bool = False) -> None:
+        self._inspector = Inspector(project, strict=strict)
         self._locator = Locator(project)
 
     def __enter__(self) -> Self:
@@ -75,9 +75,7 @@ class Pipeline:
         whole = {case: session.goldens[case] for case in among} or goldens
         running = session.running
         verdict = session.verdict(results)
-        verdict = self._inspector.verdict(
-            verdict, running, goldens, reopen or (lambda model: open_stack(running.stack, model))
-        )
+        verdict = self._inspector.verdict(verdict, running, goldens, reopen or reopening(running.stack))
         verdict = self._locator.verdict(verdict, running, goldens, elsewhere=longest_prompt(whole) not in goldens)
         return _hinted(verdict, session, goldens)
 
@@ -115,6 +113,8 @@ def checked(
     save: Path | None = None,
     *,
     keep: bool = False,
+    golden: str | None = None,
+    strict: bool = False,
 ) -> Iterator[Checked]:
     """Hold a stack against its goldens; one explained verdict a model, with what it rests on.
 
@@ -126,17 +126,20 @@ def checked(
         progress: Told of every case.
         save: A folder to keep every trace in, as `<stack>/<model>/<case>.*`.
         keep: Keep every trace in memory, for a report.
+        golden: The model whose goldens and noise it is held against on purpose; None means each model's own.
+        strict: Convict any file that is not the golden's.
 
     Raises:
         UserError: something named does not exist, is broken, or does not belong together.
     """
-    with closing(Pipeline(project)) as pipeline:
+    with closing(Pipeline(project, strict=strict)) as pipeline:
         for name in models or stack.models:
             model = resolve_model(project, name)
-            wanted = [case.name for case in cases_for(project, name, cases)]
+            held = model if golden is None else declared_model(project, golden)
+            wanted = [case.name for case in cases_for(project, held.name, cases)]
             if cases and not wanted:
                 continue
-            with open_session(project, stack, model, wanted) as session:
+            with open_session(project, stack, held, wanted, around=model, purpose=purpose_of(golden)) as session:
                 results: list[StageResult] = []
                 traces: dict[str, Trace] = {}
                 for done, case in enumerate(session.goldens):

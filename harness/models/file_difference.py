@@ -8,7 +8,10 @@ from pathlib import Path
 
 from harness.models.gguf import raw_entries, tensor_places
 
-_NAMED = 3
+_KEYS, _TENSORS = 6, 3
+"""How many are named."""
+_SAYS_LITTLE = "general."
+"""How keys begin that say what a file is called and where it comes from; they are named last."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class FileDifference:
 
     def describe(self) -> str:
         """Return it in a few words."""
-        parts = [*_listed("key", "keys", self.keys), *_listed("tensor", "tensors", self.tensors)]
+        keys = _listed("key", "keys", self.keys, _KEYS)
+        parts = [*keys, *_listed("tensor", "tensors", self.tensors, _TENSORS)]
         return f"it differs in {' and '.join(parts)}" if parts else "it says the same in other bytes"
 
 
@@ -47,6 +51,7 @@ def difference(one: Path, other: Path) -> FileDifference:
             if not same or left[a.begin : a.begin + a.size] != right[b.begin : b.begin + b.size]:
                 names.append(name)
     order = [*places, *(name for name in their if name not in places)]
+    keys.sort(key=lambda key: key.startswith(_SAYS_LITTLE))
     return FileDifference(tuple(keys), tuple(name for name in order if name in names))
 
 
@@ -55,8 +60,8 @@ def _mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _listed(one: str, several: str, names: tuple[str, ...]) -> list[str]:
+def _listed(one: str, several: str, names: tuple[str, ...], most: int) -> list[str]:
     if not names:
         return []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"the {one if len(names) == 1 else several} {', '.join(names[:_NAMED])}{more}"]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return [f"the {one if len(names) == 1 else several} {', '.join(names[:most])}{more}"]

@@ -180,6 +180,27 @@ def resolve_model(project: Project, name: str) -> ModelRef:
             f"not {entry.sha256[:12]}...",
             "goldens hold for one exact file; enter the new one under a name of its own and record it",
         )
+    return _reference(project, name, entry, path)
+
+
+def declared_model(project: Project, name: str) -> ModelRef:
+    """Return a model as `models.toml` declares it, whether or not its file is here: its path may lead nowhere.
+
+    Raises:
+        UserError: no such entry, or its template cannot be read.
+    """
+    models = load_models(project)
+    if name not in models:
+        raise unknown_name("model", name, models)
+    entry = models[name]
+    try:
+        path = _locate(project, name, entry)
+    except UserError:
+        path = Path(f"{name}, which is not here")
+    return _reference(project, name, entry, path)
+
+
+def _reference(project: Project, name: str, entry: ModelEntry, path: Path) -> ModelRef:
     template = None
     if entry.chat_template is not None:
         try:
@@ -188,7 +209,12 @@ def resolve_model(project: Project, name: str) -> ModelRef:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"the template of model {name!r} cannot be read: {error}") from error
     return ModelRef(
-        name=name, path=path, sha256=found, chat_template=template, calls=entry.calls, reasoning=entry.reasoning
+        name=name,
+        path=path,
+        sha256=entry.sha256,
+        chat_template=template,
+        calls=entry.calls,
+        reasoning=entry.reasoning,
     )
 
 

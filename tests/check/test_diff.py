@@ -146,9 +146,9 @@ def held(project, monkeypatch):
             )
         used = []
 
-        def open_stack(stack, model):
+        def open_stack(stack, model, held_against=None):
             used.append((stack.name, model.name))
-            return nullcontext(replace(opened[stack.name], model=model))
+            return nullcontext(replace(opened[stack.name], model=model, held_against=held_against))
 
         monkeypatch.setattr("harness.check.diff.open_stack", open_stack)
         monkeypatch.setattr(
@@ -406,6 +406,15 @@ def test_another_model_for_the_second_is_one_diff_of_the_first_s_first_model(hel
     found = held(whole(), whole(), a_models=("tiny", "large"), b_models=("x",), other_model="large")
     assert [compared.diff.model for compared in found] == ["tiny"]
     assert held.used == [("a", "tiny"), ("b", "large")]
+
+
+def test_the_noise_of_another_model_is_that_of_the_model_it_is_held_against(held):
+    """Of the other model none was measured, and other numbers were not told from the same ones."""
+    wrong = whole({Stage.INFERENCE: other(Stage.INFERENCE)})
+    (compared,) = held(whole(), wrong, a_models=("tiny",), b_models=("x",), other_model="large")
+    assert compared.limit == pytest.approx(0.006)
+    assert compared.diff.status == "different"
+    assert [finding.stage for finding in compared.diff.verdict.findings] == [Stage.INFERENCE]
 
 
 def test_cases_that_are_not_asked_of_a_model_are_no_diff(held):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -47,6 +48,10 @@ class LlamaCppPython:
         """Return versions, build, processor features and effective settings of the engine."""
         identity: Mapping[str, str] = self._child.call(Stage.INFERENCE, "identity")
         return identity
+
+    def model_file(self) -> Path:
+        """Return the file that the engine has opened."""
+        return self._child.model_file()
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""

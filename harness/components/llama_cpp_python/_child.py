@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -122,6 +123,10 @@ class LlamaChild:
         seen = self.call(Stage.INFERENCE, "identity")
         flash = "flash attention" if seen["flash_attn"] == "true" else "no flash attention"
         return f"cache {seen['type_k']}/{seen['type_v']}, {flash}"
+
+    def model_file(self) -> Path:
+        """Return the file that the engine has opened."""
+        return Path(self.call(None, "model_file"))
 
     def _start(self, stage: Stage | None) -> None:
         """Start the child where none runs. The stage whose part stops it from starting fails; others cannot be seen."""

@@ -151,6 +151,10 @@ class TappedLlama:
             "chat_format": str(self.llm.chat_format) if self.llm.chat_handler is None else "chat_handler",
         }
 
+    def model_file(self) -> str:
+        """Return the file that the engine has opened."""
+        return str(self.llm.model_path)
+
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the engine's own text of each id, for a reader."""
         model = self.llm._model

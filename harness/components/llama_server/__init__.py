@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from harness.components.forcing import Position, force
-from harness.components.llama_server._options import Options
+from harness.components.llama_server._options import Options, around_its_model
 from harness.components.llama_server._read import (
     generation_of,
     logprobs_of,
@@ -106,6 +106,15 @@ class LlamaServer:
             "n_ctx": str(properties["default_generation_settings"]["n_ctx"]),
             **{name: str(value) for name, value in self._options.parameters.items()},
         }
+
+    @staticmethod
+    def around_its_model(options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options without what names another file than the model's."""
+        return around_its_model(options)
+
+    def model_file(self) -> Path | None:
+        """Return the file that `/props` shows; of the package, which is started here, else the one it was given."""
+        return self._main.model_file()
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""

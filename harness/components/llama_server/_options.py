@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_FILE_ARGUMENTS = frozenset({"-m", "--model"})
+"""Arguments of `llama-server` that name its model file (llama.cpp, `common/arg.cpp`)."""
+_FILE_PARAMETERS = frozenset({"model.path"})
 
 
 class Options(BaseModel):
@@ -44,3 +49,24 @@ class Options(BaseModel):
         if self.binary is not None and self.parameters:
             raise ValueError("'parameters' are of the package; a 'binary' takes 'arguments'")
         return self
+
+
+def around_its_model(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options without what names another file than the model's."""
+    left = {name: value for name, value in options.items() if name != "file"}
+    if isinstance(parameters := left.get("parameters"), dict):
+        left["parameters"] = {name: value for name, value in parameters.items() if name not in _FILE_PARAMETERS}
+    if isinstance(arguments := left.get("arguments"), list | tuple):
+        left["arguments"] = _without_file(arguments)
+    return left
+
+
+def _without_file(arguments: Sequence[Any]) -> list[Any]:
+    """Return arguments without those that name a file, and without what follows these."""
+    left: list[Any] = []
+    skipped = False
+    for one in arguments:
+        if not skipped and one not in _FILE_ARGUMENTS and not str(one).startswith("--model="):
+            left.append(one)
+        skipped = not skipped and one in _FILE_ARGUMENTS
+    return left

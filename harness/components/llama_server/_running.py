@@ -6,14 +6,18 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from harness.components.llama_server._options import Options
 from harness.components.llama_server._same_model import check_model
 from harness.errors import MissingPackageError
 from harness.process.serving import Server
 from harness.process.worker import Worker
+from harness.stage import StageRefusedError
 from harness.values import Json, ModelRef, Tokens
 from harness.wire.api import Api
+
+_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Running:
@@ -40,8 +44,9 @@ class Running:
         self._options = options
         self._own: Server | None = None
         self._other: Api | None = None
+        self._file = file or options.file or model.path
         if options.url is None:
-            self._own = Server(_worker(model, options, file or options.file or model.path, plants), options.seconds)
+            self._own = Server(_worker(model, options, self._file, plants), options.seconds)
 
     def close(self) -> None:
         """End the server, if it is ours."""
@@ -55,6 +60,22 @@ class Running:
         if self._own is None:
             return {"url": str(self._options.url)}
         return self._own.identity()
+
+    def model_file(self) -> Path | None:
+        """Return the file that it has, as far as it shows that; of a server elsewhere only if that is this machine.
+
+        Raises:
+            StageFailedError: it does not start, or has died.
+        """
+        try:
+            shown = self.get("/props").get("model_path")
+        except StageRefusedError:
+            shown = None
+        here = self._options.url is None or urlsplit(self._options.url).hostname in _THIS_MACHINE
+        if here and isinstance(shown, str) and Path(shown).is_absolute():
+            return Path(shown)
+        # A program may be a script around the real one; the package is loaded with this file and no other.
+        return self._file if self._options.url is None and self._options.binary is None else None
 
     def url(self) -> str:
         """Return where it listens.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
@@ -59,6 +60,7 @@ class MistralRs:
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         self._options = Options.model_validate(options)
+        self._file = model.path
         init = {"path": str(model.path.resolve()), "chat_template": model.chat_template}
         worker = Worker(
             "harness.components.mistralrs_runner._engine:Engine",
@@ -78,6 +80,10 @@ class MistralRs:
         """Return the version and the settings."""
         found: Mapping[str, str] = self._child.ask("identity")
         return found
+
+    def model_file(self) -> Path:
+        """Return the file that it is started with."""
+        return self._file
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""

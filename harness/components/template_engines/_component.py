@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -75,6 +76,10 @@ class TemplateComponent:
     def identity(self) -> Mapping[str, str]:
         """Return the version of what renders."""
         return {"engine": str(self._child.call("version"))}
+
+    def model_file(self) -> Path:
+        """Return the file whose template it renders, unless the model has another."""
+        return self._model.path
 
     def render(self, request: Request, options: CaseOptions) -> Prompt:
         """What the engine renders of the model's template."""

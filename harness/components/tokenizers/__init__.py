@@ -10,6 +10,7 @@ give the `vocabulary` that they were made of.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -50,6 +51,7 @@ class _Tokenizer:
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         chosen = Options.model_validate(options)
+        self._file = None if self.variants else model.path
         keywords = self._keywords(model, chosen.variant)
         init = {"tokenizer": self.tokenizer, "keywords": keywords}
         self._child = Child(Worker(f"{_HERE}._served:Served", init, seconds=chosen.seconds))
@@ -64,6 +66,10 @@ class _Tokenizer:
         """Return the version of the library."""
         found: Mapping[str, str] = self._child.call("identity")
         return found
+
+    def model_file(self) -> Path | None:
+        """Return the file whose vocabulary it has; None of a package that brings one."""
+        return self._file
 
     def tokenize(self, prompt: Prompt) -> Tokens:
         """Return the ids of a rendered prompt: control texts are control tokens, and one BOS is first where wanted.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -59,6 +60,7 @@ class TransformersServe:
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         self._options = Options.model_validate(options)
+        self._file = model.path
         for package in _NEEDED:
             _need(package)
         worker = Worker(
@@ -87,6 +89,10 @@ class TransformersServe:
         """Return versions and effective settings, and what the harness had to add for the server to start."""
         found: Mapping[str, str] = self._child.call("identity")
         return found
+
+    def model_file(self) -> Path:
+        """Return the file that it is started with."""
+        return self._file
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""

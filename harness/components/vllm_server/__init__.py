@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -61,6 +62,7 @@ class Vllm:
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         self._options = Options.model_validate(options)
+        self._file = model.path
         self._running = Running(model, self._options)
 
     def __enter__(self) -> Self:
@@ -74,6 +76,10 @@ class Vllm:
         given = self._options.model_dump(exclude={"seconds", "arguments"}, exclude_none=True)
         arguments = {"arguments": " ".join(self._options.arguments)} if self._options.arguments else {}
         return {**self._running.identity(), **{name: str(value) for name, value in given.items()}, **arguments}
+
+    def model_file(self) -> Path:
+        """Return the file that it is started with."""
+        return self._file
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""

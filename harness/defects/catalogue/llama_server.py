@@ -364,7 +364,7 @@ def context_too_small(options: Json) -> Json:
 @defect(
     "env-model-file-empty-llama-server",
     sentence="The model's file is empty, as after a download that never began.",
-    **_START,
+    **{**_START, "kind": "artifact"},
 )
 def model_file_empty(options: Json) -> Json:
     """Serve a file without a byte in it."""
