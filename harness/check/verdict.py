@@ -17,7 +17,9 @@ from pydantic import Field
 
 from harness.check.compare import client, inference, postprocess, template, tokenization
 from harness.check.compare.inference import Floor
+from harness.check.compare.mechanism import with_parts
 from harness.check.compare.outcome import START, Comparison, Difference, Kind, Outcome, compare_endings, unobserved
+from harness.check.root_causes import RootCause, grouped, parts_of
 from harness.check.trace import Run, Trace
 from harness.project.golden import Golden
 from harness.stage import Stage
@@ -121,7 +123,7 @@ class Verdict(Value):
         status: `convicted`, `clean`, or `unjudged` where nothing is convicted but a stage was never seen.
         line: The verdict in one line.
         stages: What is said of each stage.
-        findings: The root causes, in stage order.
+        findings: The root causes, in stage order; of one stage that of most cases first.
         results: Every stage of every case.
         notes: What a reader must know beside: policies relied on, cases that could not be asked.
     """
@@ -173,7 +175,11 @@ class Judge:
         return min(seen, key=lambda comparison: _WORST.index(comparison.outcome))
 
     def compare(self, stage: Stage, golden: Golden, observed: object) -> Comparison:
-        """Compare one stage's output with its golden."""
+        """Compare one stage's output with its golden, and say of which parts a difference consists."""
+        comparison = self._compared(stage, golden, observed)
+        return with_parts(comparison, golden.value(stage), observed, golden.request)
+
+    def _compared(self, stage: Stage, golden: Golden, observed: object) -> Comparison:
         expected = golden.value(stage)
         if stage is Stage.CLIENT:
             return client.compare(expected, observed)  # type: ignore[arg-type]
@@ -327,7 +333,7 @@ def adding(verdict: Verdict, finding: Finding) -> Verdict:
     findings = (*verdict.findings, finding)
     own = [one for one in findings if one.stage is finding.stage]
     said = verdict.stages[finding.stage].model_copy(
-        update={"status": "convicted", "why": f"{_root_causes(own)}: {own[0].summary}"}
+        update={"status": "convicted", "why": f"{_root_causes(own)}: {_leading(own).summary}"}
     )
     return verdict.model_copy(
         update={
@@ -343,6 +349,11 @@ def _root_causes(findings: Sequence[Finding]) -> str:
     return f"{len(findings)} root cause{'s' if len(findings) > 1 else ''}"
 
 
+def _leading(findings: Sequence[Finding]) -> Finding:
+    """Return the root cause that explains most cases."""
+    return max(findings, key=lambda finding: len(finding.cases))
+
+
 def with_findings(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
     """Return a verdict whose findings are of another kind, or have more to say; their stages and cases stay."""
     cases = len({result.case for result in verdict.results})
@@ -352,7 +363,7 @@ def with_findings(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
 def _line(findings: Sequence[Finding], cases: int) -> str:
     """Return the verdict that convicts, in one line."""
     first, *others = [stage for stage in Stage if any(finding.stage is stage for finding in findings)]
-    main = max((f for f in findings if f.stage is first), key=lambda f: len(f.cases))
+    main = _leading([finding for finding in findings if finding.stage is first])
     line = f"convicted: {first} ({main.kind}): {main.summary} [{len(main.cases)} of {cases} {_cases(cases)}]"
     return f"{line}; also convicted: {', '.join(others)}" if others else line
 
@@ -383,37 +394,36 @@ def _findings(
     results: Sequence[StageResult],
     explain: Callable[[StageResult], Literal["state", "nondeterminism"]],
 ) -> Iterable[Finding]:
-    """Group the differences of a stage by root cause: those that share a cause belong together."""
-    isolated = [r for r in results if r.stage is stage and r.isolated.outcome.bad]
-    for group in _grouped([(r, r.isolated.difference) for r in isolated if r.isolated.difference]):
-        yield _finding(stage, group, "isolated")
-    unexplained = [r for r in results if r.stage is stage and r.unexplained is not None]
+    """Return the root causes of a stage, the one that explains most cases first."""
+    own = [r for r in results if r.stage is stage]
+    isolated = [r for r in own if r.isolated.outcome.bad]
+    none_right = all(r.isolated.outcome.bad or r.isolated.outcome is Outcome.UNOBSERVED for r in own)
+    parts = [(r, part) for r in isolated if r.isolated.difference for part in parts_of(r.isolated.difference)]
+    yield from _told(stage, parts, "isolated", none_right=none_right)
+    unexplained = [r for r in own if r.unexplained is not None]
     explained: list[tuple[StageResult, Evidence]] = [(r, "received" if r.received else explain(r)) for r in unexplained]
     explained = [(r, "stream" if why == "state" and r.streamed_only else why) for r, why in explained]
     evidences: tuple[Evidence, ...] = ("received", "stream", "state", "nondeterminism")
     for evidence in evidences:
-        pairs = [(r, r.unexplained[1]) for r, why in explained if why == evidence and r.unexplained]
-        for group in _grouped(pairs):
-            yield _finding(stage, group, evidence)
+        seen = [(r, r.unexplained[1]) for r, why in explained if why == evidence and r.unexplained]
+        yield from _told(stage, [(r, part) for r, whole in seen for part in parts_of(whole)], evidence)
 
 
-def _grouped(pairs: Sequence[tuple[StageResult, Difference]]) -> list[list[tuple[StageResult, Difference]]]:
-    groups: list[tuple[set[str], list[tuple[StageResult, Difference]]]] = []
-    for result, difference in pairs:
-        causes = {f"{difference.kind}\0{cause}" for cause in difference.causes}
-        touching = [group for group in groups if group[0] & causes]
-        merged = (causes.union(*(g[0] for g in touching)), [pair for g in touching for pair in g[1]])
-        merged[1].append((result, difference))
-        groups = [group for group in groups if group not in touching] + [merged]
-    return [members for _, members in groups]
+def _told(
+    stage: Stage, parts: Sequence[tuple[StageResult, Difference]], evidence: Evidence, *, none_right: bool = False
+) -> Iterable[Finding]:
+    found = [_finding(stage, cause, evidence) for cause in grouped(parts, none_right=none_right)]
+    yield from sorted(found, key=lambda finding: -len(finding.cases))
 
 
 def _finding(
     stage: Stage,
-    group: Sequence[tuple[StageResult, Difference]],
+    cause: RootCause[StageResult],
     evidence: Evidence,
 ) -> Finding:
-    result, difference = min(group, key=lambda pair: (-pair[1].size, _length(pair[1])))
+    group = (*cause.shown, *cause.joined)
+    result, part = min(cause.shown, key=lambda pair: (-pair[1].size, _length(pair[1])))
+    difference = _shown(result, part, [own for r, own in group if r is result], evidence)
     summary, kind = difference.summary, difference.kind
     if evidence == "received":
         summary = f"{summary}, in what it makes of the server's answer"
@@ -435,6 +445,14 @@ def _finding(
     )
 
 
+def _shown(result: StageResult, part: Difference, mine: Sequence[Difference], evidence: Evidence) -> Difference:
+    """Return how an example differs: as a whole, where all of it has this cause."""
+    whole = result.isolated.difference if evidence == "isolated" else result.unexplained and result.unexplained[1]
+    if not whole or len(mine) < len(whole.parts):
+        return part
+    return whole.model_copy(update={"summary": part.summary, "causes": part.causes, "parts": ()})
+
+
 def _length(difference: Difference) -> int:
     return sum(len(hunk.golden) + len(hunk.observed) for hunk in difference.hunks) + len(difference.summary)
 
@@ -449,7 +467,9 @@ def _stage_verdict(
     seen = sum(count for outcome, count in outcomes.items() if outcome is not Outcome.UNOBSERVED)
     if stage in convicted:
         mine = [finding for finding in findings if finding.stage is stage]
-        return StageVerdict(status="convicted", outcomes=outcomes, why=f"{_root_causes(mine)}: {mine[0].summary}")
+        return StageVerdict(
+            status="convicted", outcomes=outcomes, why=f"{_root_causes(mine)}: {_leading(mine).summary}"
+        )
     if not seen:
         reasons = sorted({result.isolated.rule for result in own}) or ["no case reaches it"]
         return StageVerdict(status="unobserved", outcomes=outcomes, why="; ".join(reasons))

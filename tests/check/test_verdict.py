@@ -149,11 +149,15 @@ def test_a_template_defect_is_convicted_and_what_it_feeds_inherits():
 @pytest.mark.parametrize(
     ("stage", "kind", "summary"),
     [
-        (Stage.CLIENT, "integration", 'messages[0].content is "Say hi", sent was "Say hi."'),
+        (
+            Stage.CLIENT,
+            "integration",
+            'the text of a message: its last character is missing: messages[0].content is "Say hi", sent was "Say hi."',
+        ),
         (Stage.TEMPLATE, "integration", "the end that opens the assistant's turn is missing"),
         (Stage.TOKENIZATION, "integration", "one id too many at the start: 4[?]"),
         (Stage.INFERENCE, "engine", "same ids in, other numbers out: KL "),
-        (Stage.POSTPROCESS, "integration", 'content lacks "!"'),
+        (Stage.POSTPROCESS, "integration", 'the content: its last character is missing: content lacks "!"'),
     ],
 )
 def test_a_defect_of_one_stage_is_convicted_there(stage, kind, summary):
@@ -266,13 +270,13 @@ def test_two_causes_are_two_findings_and_the_commoner_leads():
     ]
     found = verdict(*cases)
     assert [(finding.cases, finding.summary) for finding in found.findings] == [
-        (("a",), "the text differs in 1 place"),
         (("b", "c"), "the end that opens the assistant's turn is missing"),
+        (("a",), 'the text of a message: "." is written as "!": the text differs in 1 place'),
     ]
     assert found.line == (
         "convicted: template (integration): the end that opens the assistant's turn is missing [2 of 3 cases]"
     )
-    assert found.stages[Stage.TEMPLATE].why.startswith("2 root causes: ")
+    assert found.stages[Stage.TEMPLATE].why == f"2 root causes: {found.findings[0].summary}"
 
 
 def bad(case, *causes, kind="integration"):

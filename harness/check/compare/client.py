@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.check.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged
@@ -36,12 +36,16 @@ def compare(golden: Request, observed: Request | Ending | None) -> Comparison:
     ]
     if not places:
         return EQUAL
+    causes = tuple(f"{pattern(place.at)}\0{place.observed == _SHOWN_ABSENT}" for place in places)
+    return diverged(Difference(summary=summary(places), hunks=tuple(places), causes=causes))
+
+
+def summary(places: Sequence[Hunk]) -> str:
+    """Return one line on the first of some places, and how many more there are."""
     first = places[0]
     sent = "nobody asked for it" if first.golden == _SHOWN_ABSENT else f"sent was {first.golden}"
-    summary = f"{first.at} is {first.observed}, {sent}"
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
-    causes = tuple(f"{_pattern(place.at)}\0{place.observed == _SHOWN_ABSENT}" for place in places)
-    return diverged(Difference(summary=summary + more, hunks=tuple(places), causes=causes))
+    return f"{first.at} is {first.observed}, {sent}{more}"
 
 
 def differing(path: str, golden: Any, observed: Any) -> Iterator[Hunk]:
@@ -68,6 +72,6 @@ def _shown(value: Any) -> str:
     return _SHOWN_ABSENT if value is _ABSENT else json.dumps(value, ensure_ascii=False)
 
 
-def _pattern(path: str) -> str:
+def pattern(path: str) -> str:
     """Return a path without its indexes: the same loss in another message is the same cause."""
     return "".join(part.split("]")[-1] for part in path.split("["))

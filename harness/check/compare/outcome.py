@@ -12,6 +12,8 @@ from harness.values import Failure, Refusal, Unobserved, Value
 
 START = "start\0"
 """How the cause of a failed start begins."""
+ACCEPTS = "accepts\0"
+"""And that of taking what must be refused."""
 
 _FROM_OUTSIDE = ("SIGILL", "SIGKILL", "SIGBUS")
 """An instruction that this processor lacks, the kernel that is out of memory, a mapped file that is cut off."""
@@ -72,6 +74,9 @@ class Difference(Value):
         causes: Signatures; two differences that share one have one root cause.
         kind: What sort of defect it is.
         size: How large it is, where that is a number; of several cases the largest is shown.
+        parts: What it consists of, where that is recognised: a part each for what can have another root cause.
+        perhaps: Further causes that would give exactly this.
+        follows: Whether it may come of what is wrong beside it: a count, where the text is.
     """
 
     summary: str
@@ -79,6 +84,9 @@ class Difference(Value):
     causes: tuple[str, ...]
     kind: Kind = "integration"
     size: float = 0.0
+    parts: tuple[Difference, ...] = Field(default=(), exclude=True, repr=False)
+    perhaps: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
+    follows: bool = Field(default=False, exclude=True, repr=False)
 
 
 class Comparison(Value):
@@ -139,7 +147,7 @@ def compare_endings(golden: Any, observed: Any) -> Comparison | None:
         return _refused(golden, observed)
     if isinstance(golden, Refusal):
         summary = f"it accepts what must be refused ({golden.error}: {golden.message})"
-        return diverged(Difference(summary=summary, causes=(f"accepts\0{golden.error}",)))
+        return diverged(Difference(summary=summary, causes=(f"{ACCEPTS}{golden.error}",)))
     return None
 
 

@@ -49,11 +49,11 @@ def compare(golden: Reply, observed: Reply | Ending | None, policies: Mapping[st
         if name in policies:
             return equivalent(f"declared policy {name}: {policies[name]}", policy=name)
     first = places[0]
-    summary = _summary(first)
+    told = summary(first)
     if matching:
-        summary = f"the reply is that of the policy {matching[0]}, which this stack does not declare: {summary}"
+        told = f"the reply is that of the policy {matching[0]}, which this stack does not declare: {told}"
     causes = (matching[0],) if matching else tuple(_cause(place) for place in places)
-    return diverged(Difference(summary=summary, hunks=tuple(places), causes=causes))
+    return diverged(Difference(summary=told, hunks=tuple(places), causes=causes))
 
 
 def _differences(golden: Reply, observed: Reply) -> tuple[list[Hunk], list[str]]:
@@ -73,7 +73,8 @@ def _differences(golden: Reply, observed: Reply) -> tuple[list[Hunk], list[str]]
     return places, rules
 
 
-def _summary(place: Hunk) -> str:
+def summary(place: Hunk) -> str:
+    """Return one line on a place."""
     golden, observed = _short(place, place.golden), _short(place, place.observed)
     if not place.golden:
         return f"{place.at}: {observed} is too much"

@@ -21,7 +21,7 @@ from harness.values import Ending, Failure, Prompt, Refusal
 
 _CANNOT = "Template"
 """How the names of Jinja2's errors of a template begin (`TemplateSyntaxError`, `TemplateAssertionError`)."""
-_UNITS = re.compile(r"\w+|\s|[^\w\s]")
+UNITS = re.compile(r"\w+|\s|[^\w\s]")
 
 
 def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None, policies: Mapping[str, str]) -> Comparison:
@@ -55,7 +55,7 @@ def compare(golden: Prompt | Refusal, observed: Prompt | Ending | None, policies
         reason = reason_of(name, policies)
         if reason is not None:
             return equivalent(f"declared policy {name}: {reason}", policy=name)
-    found = hunks(_UNITS.findall(golden.text), _UNITS.findall(observed.text), "".join)
+    found = hunks(UNITS.findall(golden.text), UNITS.findall(observed.text), "".join)
     lost_suffix = golden.suffix and golden.text.removesuffix(golden.suffix) == observed.text
     if matching:
         summary = f"the text is that of the policy {matching[0]}, which this stack does not declare"

@@ -8,6 +8,8 @@ from harness.check.compare.hunks import hunks
 from harness.check.compare.outcome import EQUAL, Comparison, Difference, Hunk, compare_endings, diverged, equivalent
 from harness.values import Ending, Tokens
 
+ONE_TOO_MANY = "one id too many at the start"
+
 
 def compare(golden: Tokens, observed: Tokens | Ending | None, policies: Mapping[str, str]) -> Comparison:
     """Hold ids against the reference's.
@@ -32,7 +34,7 @@ def compare(golden: Tokens, observed: Tokens | Ending | None, policies: Mapping[
     if matching:
         summary = f"the ids are those of the policy {matching[0]}, which this stack does not declare"
     elif golden.ids == observed.ids[1:]:
-        summary = f"one id too many at the start: {_show(observed.ids[:1], names)}"
+        summary = f"{ONE_TOO_MANY}: {_show(observed.ids[:1], names)}"
     else:
         known = all(i in names for i in (*golden.ids, *observed.ids))
         same_text = known and _text(golden, names) == _text(observed, names)

@@ -1,0 +1,1 @@
+"""Of which parts a difference consists, by stage."""
