@@ -253,6 +253,8 @@ def _messages(text: str, found: str, spans: Sequence[_Span], request: Request) -
     """Return whether messages are missing, stand twice or in another order."""
     own = [text[span.begin : span.end] for span in spans]
     missing = [span for span, one in zip(spans, own, strict=True) if found.count(one) < text.count(one)]
+    if missing and any(found.count(one) > text.count(one) for one in own):
+        return Seen("messages are missing, and others stand there twice", ("messages mixed up",), (_ORDER, _LOST))
     if missing:
         if not _are_whole(missing, text, found):
             return None

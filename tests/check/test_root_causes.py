@@ -1,0 +1,234 @@
+"""One root cause is one finding with all its cases, on the goldens of a real model; two causes stay two."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from harness.check.compare.outcome import ACCEPTS, Difference
+from harness.check.root_causes import grouped
+from harness.check.verdict import Judge, convict
+from harness.project.golden import Golden, cases_for, load_golden, load_provenance
+from harness.reference.client import expected_request
+from harness.stage import Stage
+from harness.values import Prompt, Reply, Tokens
+from tests.made import result
+
+JUDGE = Judge({}, None)
+
+
+@pytest.fixture(scope="module")
+def goldens(project, smollm) -> dict[str, Golden]:
+    provenance = load_provenance(project, smollm)
+    return {
+        case.name: load_golden(project, smollm, case, provenance)
+        for case in cases_for(project, smollm.name)
+        if case.name != "longer-than-context"
+    }
+
+
+def found(goldens, stage, change):
+    """Return the findings where a stage makes of every golden what a function makes of its output."""
+    results = []
+    for name, golden in goldens.items():
+        value = golden.value(stage)
+        if isinstance(value, Prompt | Tokens | Reply) or stage is Stage.CLIENT:
+            made = change(golden)
+            results.append(result(stage, name, isolated=JUDGE.compare(stage, golden, made)))
+    return convict("made", "tiny", results, None)
+
+
+def sent(edit):
+    """Return a client that sends messages edited."""
+
+    def change(golden):
+        body = copy.deepcopy(golden.case.body)
+        body["messages"] = edit(body["messages"])
+        return expected_request(golden.case.model_copy(update={"body": body}))
+
+    return change
+
+
+def texts(edit):
+    """Return an edit of the messages' texts, be they parts or not."""
+
+    def change(messages):
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, str):
+                message["content"] = edit(content)
+            elif content is not None:
+                for part in content:
+                    part["text"] = edit(part["text"])
+        return messages
+
+    return change
+
+
+def without_system(messages):
+    return [message for message in messages if message["role"] != "system"] or messages
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (without_system, "the system message is missing: "),
+        (lambda messages: messages[::-1], "the messages are in another order: "),
+        (lambda messages: messages[:-1] or messages, "the last message ("),
+        (texts(str.strip), "the text of a message: white space at its "),
+        (texts(lambda text: text[:-1]), "the text of a message: its last character is missing: "),
+    ],
+)
+def test_what_a_client_does_to_messages_is_one_finding(goldens, edit, says):
+    verdict = found(goldens, Stage.CLIENT, sent(edit))
+    (finding,) = verdict.findings
+    assert finding.summary.startswith(says)
+    assert set(finding.cases) == {one.case for one in verdict.results if one.isolated.outcome.bad}
+    assert verdict.line.startswith(f"convicted: client (integration): {says}")
+    assert verdict.stages[Stage.CLIENT].why == f"1 root cause: {finding.summary}"
+
+
+def test_two_things_that_a_client_does_are_two_findings(goldens):
+    """Also in the cases that show both."""
+    drop = sent(without_system)
+
+    def both(golden):
+        request = drop(golden)
+        return request.model_copy(update={"settings": {**request.settings, "temperature": 2}})
+
+    first, second = found(goldens, Stage.CLIENT, both).findings
+    assert first.summary.startswith("settings.temperature is 2, ")
+    assert second.summary.startswith("the system message is missing: ")
+    assert set(second.cases) < set(first.cases)
+    assert {hunk.at.partition(".")[0] for hunk in first.difference.hunks} == {"settings"}
+
+
+def miscounted(golden):
+    usage = golden.reply.usage
+    fewer = usage.model_copy(update={"prompt_tokens": usage.prompt_tokens - 1})
+    return golden.reply.model_copy(update={"usage": fewer, "policies": {}, "withheld": 0})
+
+
+def test_a_count_leads_where_it_is_what_most_cases_show(goldens):
+    def change(golden):
+        reply = miscounted(golden)
+        return reply.model_copy(update={"content": "else"}) if golden.case.name == "no-system" else reply
+
+    verdict = found(goldens, Stage.POSTPROCESS, change)
+    first, second = verdict.findings
+    assert first.summary.startswith("usage.prompt_tokens is smaller by 1: ")
+    assert set(first.cases) == {one.case for one in verdict.results}
+    assert second.cases == ("no-system",)
+    assert f": {first.summary} [" in verdict.line
+    assert verdict.stages[Stage.POSTPROCESS].why == f"2 root causes: {first.summary}"
+
+
+def test_what_follows_from_a_wrong_text_is_no_root_cause(goldens):
+    def change(golden):
+        reply = golden.reply
+        longer = reply.usage.model_copy(update={"completion_tokens": reply.usage.completion_tokens + 9})
+        text = f"{reply.content or ''} and more"
+        return reply.model_copy(update={"content": text, "usage": longer, "policies": {}, "withheld": 0})
+
+    (finding,) = found(goldens, Stage.POSTPROCESS, change).findings
+    assert finding.summary.startswith("the content: something is added at its end: ")
+    assert {hunk.at for hunk in finding.difference.hunks} >= {"content", "usage.completion_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text[:-1], "the content: its last character is missing: "),
+        (lambda text: "", "the content: the whole text is missing: "),
+        (lambda text: text * 2, "the content: it stands there twice: "),
+    ],
+)
+def test_what_is_done_to_every_answer_is_one_finding(goldens, change, says):
+    def reply(golden):
+        made = golden.reply.model_copy(update={"policies": {}, "withheld": 0})
+        return made.model_copy(update={"content": change(made.content)}) if made.content else made
+
+    verdict = found(goldens, Stage.POSTPROCESS, reply)
+    assert verdict.findings[0].summary.startswith(says)
+    assert len(verdict.findings) == 1
+
+
+def prompted(edit):
+    return lambda golden: Prompt(text=edit(golden.prompt.text, golden))
+
+
+def stripped(text, golden):
+    """Lose the white space around the messages' texts."""
+    for message in golden.request.messages:
+        content = message.get("content")
+        if isinstance(content, str) and content.strip():
+            text = text.replace(content, content.strip())
+    return text
+
+
+def test_what_a_template_does_is_told_by_where_it_does_it(goldens):
+    (lost,) = found(
+        goldens, Stage.TEMPLATE, prompted(lambda text, golden: text.removesuffix(golden.prompt.suffix))
+    ).findings
+    assert lost.summary == "the end that opens the assistant's turn is missing"
+    (trimmed,) = found(goldens, Stage.TEMPLATE, prompted(stripped)).findings
+    assert trimmed.summary.startswith("the text of a message: white space at its ")
+    both = found(
+        goldens, Stage.TEMPLATE, prompted(lambda text, one: stripped(text, one).removesuffix(one.prompt.suffix))
+    ).findings
+    assert [(one.summary, one.cases) for one in both] == [
+        (lost.summary, lost.cases),
+        (trimmed.summary, trimmed.cases),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda ids: ids[1:], "ids are missing at the beginning: "),
+        (lambda ids: ids[:20], "ids are missing at the end: "),
+        (lambda ids: ids[::-1], "the same ids in another order: "),
+        (lambda ids: (*ids, *ids), "ids are added at the end: "),
+        (lambda ids: (1, *ids), "one id too many at the start: 1"),
+    ],
+)
+def test_what_is_done_to_ids_is_one_finding(goldens, edit, says):
+    (finding,) = found(goldens, Stage.TOKENIZATION, lambda golden: Tokens(ids=edit(golden.tokens.ids))).findings
+    assert finding.summary.startswith(says)
+
+
+# The grouping itself
+
+
+def difference(*causes, **changes):
+    return Difference(**{"summary": "it differs", "causes": causes, **changes})
+
+
+def cases(*pairs, **how):
+    """Return the cases of each group: of what shows it, and of what it explains besides."""
+    made = [(result(Stage.TEMPLATE, case), one) for case, one in pairs]
+    return [([r.case for r, _ in one.shown], [r.case for r, _ in one.joined]) for one in grouped(made, **how)]
+
+
+def test_what_another_cause_would_explain_joins_it_and_is_not_what_is_shown():
+    small = difference("all of it is lost", perhaps=("the end is lost",))
+    assert cases(("a", small), ("b", difference("the end is lost"))) == [(["b"], ["a"])]
+    assert cases(("a", small), ("b", difference("the start is lost"))) == [(["a"], []), (["b"], [])]
+
+
+def test_what_may_follow_follows_only_what_is_wrong_in_all_its_cases():
+    count, text = difference("count", follows=True), difference("text")
+    assert cases(("a", count), ("a", text), ("b", text)) == [(["a", "b"], ["a"])]
+    assert cases(("a", count), ("b", count), ("b", text)) == [(["a", "b"], []), (["b"], [])]
+
+
+def test_what_should_be_refused_needs_no_cause_of_its_own_where_nothing_is_right():
+    accepted, other = difference(f"{ACCEPTS}TypeError"), difference("text")
+    assert cases(("a", accepted), ("b", other), none_right=True) == [(["b"], ["a"])]
+    assert cases(("a", accepted), ("b", other)) == [(["a"], []), (["b"], [])]
+
+
+def test_another_kind_of_defect_is_another_root_cause():
+    one, other = difference("x", perhaps=("y",)), difference("y", kind="engine")
+    assert cases(("a", one), ("b", other)) == [(["a"], []), (["b"], [])]
