@@ -73,6 +73,18 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         items.extend(runner.items(session))
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which model files are served that are not the golden's, also where every stage is right."""
+    if _RUNNER not in config.stash:
+        return
+    from harness.explain.served import SERVED
+
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    told = [value for one in reports for name, value in getattr(one, "user_properties", ()) if name == SERVED]
+    for note in dict.fromkeys(told):
+        terminalreporter.write_line(note, yellow=True)
+
+
 class _Runner:
     """The sessions that are open, by stack and model, and the verdicts so far."""
 
@@ -218,6 +230,7 @@ class StageItem(pytest.Item):
         Raises:
             StageFailure: the stage is at fault.
         """
+        from harness.explain.served import SERVED
         from harness.report.console import finding_text
 
         runner = self.config.stash[_RUNNER]
@@ -227,6 +240,7 @@ class StageItem(pytest.Item):
         self.user_properties.append(("outcome", str(result.isolated.outcome)))
         if result.isolated.rule:
             self.user_properties.append(("rule", result.isolated.rule))
+        self.user_properties += [(SERVED, note) for note in verdict.notes if note.startswith(SERVED)]
         findings = [finding for finding in verdict.findings if finding.stage is self._stage]
         if findings:
             raise StageFailure("\n".join(finding_text(finding) for finding in findings))

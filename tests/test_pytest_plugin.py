@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from harness.defects.model_copy import ModelCopy
+from harness.models.gguf import sha256_of
 from tests.conftest import ROOT
 
 ONE_MODEL = ("--stack", "llama-cpp-python", "--stack-model", "smollm2-135m-instruct", "--stack-project", str(ROOT))
@@ -75,6 +77,36 @@ def test_a_failure_shows_the_finding_and_not_our_code(pytester, engine):
         ]
     )
     assert "pytest_plugin.py" not in seen.stdout.str()
+
+
+def test_another_model_s_goldens_and_the_file_that_is_served_are_said(pytester, engine, smollm):
+    """A copy whose end token is another, held against the original's goldens on purpose: every stage is right."""
+    copy = ModelCopy(smollm.path)
+    copy.set("tokenizer.ggml.eos_token_id", 0)
+    (pytester.path / "stacks").mkdir()
+    (pytester.path / "golden").symlink_to(ROOT / "golden")
+    path = copy.save(pytester.path / "stacks" / "ended.gguf")
+    entries = (
+        (ROOT / "stacks" / "models.toml")
+        .read_text(encoding="utf-8")
+        .replace('"templates/', f'"{ROOT}/stacks/templates/')
+    )
+    entry = f'[ended]\npath = "ended.gguf"\nsha256 = "{sha256_of(path)}"\n'
+    (pytester.path / "stacks" / "models.toml").write_text(f"{entries}\n{entry}", encoding="utf-8")
+    stack = (ROOT / "stacks" / "llama-cpp-python.toml").read_text(encoding="utf-8")
+    (pytester.path / "stacks" / "mine.toml").write_text(stack.replace("models = [", 'models = ["ended", '))
+    asked = ("--stack", "mine", "--stack-model", "ended", "--stack-project", str(pytester.path))
+    seen = pytester.runpytest_subprocess(*asked, "--stack-golden", smollm.name, "-k", "no-system and tokenization")
+    seen.assert_outcomes(passed=1)
+    seen.stdout.fnmatch_lines(
+        [
+            "served file: llama-cpp-python serves ended.gguf, which is not the golden's file (SHA-256 *): it differs "
+            "in the key tokenizer.ggml.eos_token_id; it is held against the goldens of smollm2-135m-instruct on purpose"
+        ]
+    )
+    none = pytester.runpytest_subprocess(*asked, "-k", "no-system")
+    assert none.ret == pytest.ExitCode.USAGE_ERROR
+    none.stderr.fnmatch_lines(["ERROR: no goldens for model 'ended'*"])
 
 
 def test_fixtures(pytester, engine):

@@ -26,7 +26,7 @@ from harness.check.running import RunningStack, around_its_model, open_stack
 from harness.check.trace import Run, Trace, Tracer
 from harness.check.verdict import Finding, Judge, Verdict, adding, with_findings
 from harness.errors import MissingPackageError, UserError
-from harness.explain.served import SHOWN, OtherFile, by_stage, other_files, served_file, told_file
+from harness.explain.served import SERVED, SHOWN, OtherFile, by_stage, other_files, served_file, told_file
 from harness.models.cache import remembered_sha256
 from harness.models.file_difference import FileDifference, difference
 from harness.models.gguf import read_metadata
@@ -258,7 +258,7 @@ class Inspector:
 def _note(other: OtherFile, differs: FileDifference | None, purpose: str) -> str:
     unknown = "what it differs in cannot be said, as one of them is not at hand"
     what = unknown if differs is None else differs.describe()
-    return f"served file: {other.describe()}: {what}{f'; {purpose}' if purpose else ''}"
+    return f"{SERVED}: {other.describe()}: {what}{f'; {purpose}' if purpose else ''}"
 
 
 def _file_finding(stage: Stage, summary: str, goldens: Mapping[str, Golden]) -> Finding:

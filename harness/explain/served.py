@@ -19,6 +19,8 @@ from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobs
 
 SHOWN: Final = 12
 """How much of a hash is shown."""
+SERVED: Final = "served file"
+"""How a note on another file begins."""
 _TEMPLATE: Final = "tokenizer.chat_template"
 _VOCABULARY: Final = "tokenizer."
 

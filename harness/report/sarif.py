@@ -39,20 +39,26 @@ def to_sarif(sheets: Sequence[Sheet]) -> str:
     """
     results = [result for sheet in sheets for result in (*_findings(sheet), *_unobserved(sheet))]
     rules = sorted({result["ruleId"] for result in results}, key=_rule_order)
-    return log([_rule(rule) for rule in rules], results)
+    # What was not seen is a result each.
+    notes = [f"{sheet.title}: {note}" for sheet in sheets for note in sheet.notes if not note.startswith(_UNOBSERVED)]
+    return log([_rule(rule) for rule in rules], results, notes)
 
 
-def log(rules: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> str:
+def log(rules: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> str:
     """Return a log of one run.
 
     Args:
         rules: The descriptors of all rules that results name by `ruleId`.
         results: The results, without `ruleIndex`.
+        notes: What a reader must know beside.
     """
     index = {rule["id"]: at for at, rule in enumerate(rules)}
     driver = {"name": "harness", "version": version(_DISTRIBUTION), "rules": rules}
     indexed = [{**result, "ruleIndex": index[result["ruleId"]]} for result in results]
-    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": indexed}
+    run: dict[str, Any] = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": indexed}
+    if notes:
+        told = [{"level": "note", "message": {"text": message(note)}} for note in notes]
+        run["invocations"] = [{"executionSuccessful": True, "toolExecutionNotifications": told}]
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, ensure_ascii=True, indent=2) + "\n"
 
 
