@@ -61,8 +61,8 @@ def test_a_failure_shows_the_finding_and_not_our_code(pytester, engine):
         real = session.open_session
         def plant(running):
             running.part(Stage.TEMPLATE).plant("harness.defects.catalogue.template:generation_prompt_lost")
-        def planted(project, stack, model, cases=()):
-            return real(project, stack, model, cases, prepare=plant)
+        def planted(project, stack, model, cases=(), **more):
+            return real(project, stack, model, cases, prepare=plant, **more)
         session.open_session = planted
         """
     )

@@ -175,7 +175,7 @@ def convicted(project, stack, model, options, cases=CASES, component="llama-serv
 @pytest.mark.parametrize(
     ("parameters", "stage", "kind", "cases", "says"),
     [
-        ({"chat_template": CHATML}, Stage.TEMPLATE, "integration", CASES, "the text differs in "),
+        ({"chat_template": CHATML}, Stage.TEMPLATE, "integration", CASES, "what stands around the messages: "),
         ({"rope_freq_base": 500.0}, Stage.INFERENCE, "engine", CASES, "same ids in, other numbers out: KL "),
         ({"rope_freq_scale": 0.25}, Stage.INFERENCE, "engine", CASES, "same ids in, other numbers out: KL "),
         (
@@ -197,7 +197,7 @@ def convicted(project, stack, model, options, cases=CASES, component="llama-serv
             Stage.POSTPROCESS,
             "integration",
             ("empty-answer", "system-and-user"),
-            'content: "<|im_end|>" is too much',
+            'the content: something is added at its end: content: "<|im_end|>" is too much',
         ),
     ],
     ids=["template", "rope base", "rope scale", "penalty", "end token ignored", "control tokens shown"],
