@@ -12,6 +12,8 @@ HEADER_BYTES = 24
 _MAX_ENTRIES = 3_000_000
 # Of all keys and values together; Gemma's has 14 MB.
 _MAX_METADATA_BYTES = 64 << 20
+# Each expert a tensor of its own, as once was the way, makes some 30,000.
+_MAX_TENSORS = 100_000
 _MAX_DIMENSIONS = 4
 # A longer name does not fit into the engine's tensor, with the zero at its end.
 _MAX_NAME_BYTES = 63
@@ -69,6 +71,8 @@ class Tables:
         """
         tensors, keys = struct.unpack_from("<QQ", self._content, HEADER_BYTES - 16)
         self._count(keys + tensors)
+        if tensors > _MAX_TENSORS:
+            raise ValueError(f"its tables declare {tensors:,} tensors, more than {_MAX_TENSORS:,}")
         for _ in range(keys):
             begin = self._place
             key = self._skip_key()
