@@ -38,18 +38,18 @@ class _Group(Generic[Case]):
     def cases(self) -> set[str]:
         return {one.case for one, _ in (*self.members, *self.joined)}
 
-    def joins(self, other: _Group[Case], *, none_right: bool) -> bool:
-        """Whether another group's cause explains this one's members too."""
+    def joins(self, other: _Group[Case], *, alone: bool) -> bool:
+        """Whether another group's cause explains this one's members too; `alone`, if it is the only one that could."""
         mine = [difference for _, difference in self.members]
         if all(_signed(difference, difference.perhaps) & other.causes for difference in mine):
+            return True
+        if alone and all(difference.causes[0].startswith(ACCEPTS) for difference in mine):
+            # What is made of ordinary input is wrong already: odd input that is not refused needs no other cause.
             return True
         if len(self.cases) > len(other.cases):
             return False
         followed = any(not difference.follows for _, difference in other.members)
-        if all(difference.follows for difference in mine) and followed and self.cases <= other.cases:
-            return True
-        # Where no case is right, one that should be refused and is not needs no cause of its own.
-        return none_right and all(difference.causes[0].startswith(ACCEPTS) for difference in mine)
+        return all(difference.follows for difference in mine) and followed and self.cases <= other.cases
 
 
 def parts_of(difference: Difference) -> tuple[Difference, ...]:
@@ -89,7 +89,8 @@ def grouped(pairs: Sequence[tuple[Case, Difference]], *, none_right: bool = Fals
         groups = [group for group in groups if group not in touching] + [merged]
     for group in sorted(groups, key=lambda group: len(group.cases)):
         others = sorted((other for other in groups if other is not group), key=lambda other: -len(other.cases))
-        into = next((other for other in others if group.joins(other, none_right=none_right)), None)
+        alone = none_right or len(others) == 1
+        into = next((other for other in others if group.joins(other, alone=alone)), None)
         if into is not None:
             into.joined += [*group.members, *group.joined]
             groups = [other for other in groups if other is not group]

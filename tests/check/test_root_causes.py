@@ -223,10 +223,30 @@ def test_what_may_follow_follows_only_what_is_wrong_in_all_its_cases():
     assert cases(("a", count), ("b", count), ("b", text)) == [(["a", "b"], []), (["b"], [])]
 
 
-def test_what_should_be_refused_needs_no_cause_of_its_own_where_nothing_is_right():
-    accepted, other = difference(f"{ACCEPTS}TypeError"), difference("text")
-    assert cases(("a", accepted), ("b", other), none_right=True) == [(["b"], ["a"])]
-    assert cases(("a", accepted), ("b", other)) == [(["a"], []), (["b"], [])]
+def test_odd_input_that_is_not_refused_has_the_cause_of_what_is_wrong_with_ordinary_input():
+    """Where that is one; where it is several, only if nothing is right at all."""
+    accepted, one, other = difference(f"{ACCEPTS}TypeError"), difference("text"), difference("end")
+    assert cases(("a", accepted), ("b", accepted), ("c", one)) == [(["c"], ["a", "b"])]
+    several = (("a", accepted), ("b", one), ("c", one), ("d", other))
+    assert cases(*several) == [(["a"], []), (["b", "c"], []), (["d"], [])]
+    assert cases(*several, none_right=True) == [(["b", "c"], ["a"]), (["d"], [])]
+
+
+def test_trimmed_contents_lead_with_what_is_trimmed(goldens):
+    """Trimming takes what no text is for one, too: a null and a list of parts."""
+
+    def change(golden):
+        if not isinstance(golden.prompt, Prompt):
+            return Prompt(text="None")
+        return prompted(stripped)(golden)
+
+    results = [
+        result(Stage.TEMPLATE, name, isolated=JUDGE.compare(Stage.TEMPLATE, golden, change(golden)))
+        for name, golden in goldens.items()
+    ]
+    verdict = convict("made", "tiny", results, None)
+    assert verdict.line.startswith("convicted: template (integration): the text of a message: white space at its ")
+    assert verdict.findings[0].cases == ("null-content", "text-parts", "whitespace")
 
 
 def test_another_kind_of_defect_is_another_root_cause():
