@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -186,7 +187,9 @@ class Inspector:
         """
         golden = running.golden_model.sha256
         try:
-            with reopen(running.model.model_copy(update={"path": original, "sha256": golden})) as other:
+            with reopen(running.model.model_copy(update={"path": original, "sha256": golden})) as opened:
+                # Its noise is that of the model that the goldens are of.
+                other = replace(opened, held_against=running.golden_model)
                 served = told_file(other, finding.stage)
                 if served is None:
                     return None, f"{_NOT_SWAPPED}: the part does not say which file it then serves"

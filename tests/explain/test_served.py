@@ -11,6 +11,7 @@ import gguf
 import pytest
 
 from harness.check.checking import open_session
+from harness.check.noise import EngineNoise, NoiseClass, save_noise
 from harness.check.running import around_its_model
 from harness.check.trace import Run, Tracer
 from harness.check.verdict import Judge, convict
@@ -23,7 +24,7 @@ from harness.project.project import Project
 from harness.project.stack import load_stack
 from harness.stage import Stage, StageFailedError
 from harness.values import Failure, ModelRef, Prompt, Tokens, Unobserved
-from tests.made import FLOOR, Whole, answers, golden, running
+from tests.made import FLOOR, LOGITS, Whole, answers, distributions, generation, golden, row, running
 
 GREETING = golden()
 WRONG = Tokens(ids=(4, 4, 1, 3))
@@ -167,6 +168,22 @@ def test_nothing_follows_where_the_part_then_shows_nothing(place, model):
     finding = swapped(place, model, model.path, **{Stage.TOKENIZATION: Unobserved(reason="it is hidden")})
     assert finding.kind == "integration"
     assert "with the golden's own file the part shows nothing: it is hidden" in finding.location
+
+
+def test_a_model_that_is_held_against_another_s_goldens_has_that_one_s_noise_in_the_swap_too(place, model):
+    seen = NoiseClass(variations=("v",), positions=1, mean=0.001, p99=0.001, max=0.001, case_mean=0.0005)
+    save_noise(place, "tiny", "part-0", EngineNoise(engine={}, classes={"fine": seen}))
+    bad = written(place.golden.parent / "bad.gguf", tensor=2.0)
+    other = model.model_copy(update={"name": "quantized", "path": bad, "sha256": sha256_of(bad)})
+    wrong = generation(distributions=distributions(row(4), *LOGITS[1:]))
+    stack = opened(Told(bad, **{Stage.INFERENCE: wrong}), other, held_against=model, purpose="it is meant")
+
+    def reopen(around):
+        return contextlib.nullcontext(opened(Told(model.path), around))
+
+    (finding,) = inspected(place, stack, reopen).findings
+    assert (finding.stage, finding.kind) == (Stage.INFERENCE, "artifact")
+    assert finding.location.endswith(" and with the golden's the same part is right")
 
 
 # A file that is not the golden's
