@@ -99,6 +99,18 @@ class Finding(Value):
     hints: tuple[str, ...] = ()
 
 
+class Seen(Value):
+    """How an engine was seen.
+
+    Attributes:
+        by: The distributions of what it generated, or these and every node of its network.
+        why: Of outputs alone, why no nodes were looked at.
+    """
+
+    by: Literal["outputs only", "outputs and nodes"]
+    why: str | None = None
+
+
 class StageVerdict(Value):
     """What is said of one stage.
 
@@ -107,11 +119,13 @@ class StageVerdict(Value):
             `unobserved`.
         outcomes: How many cases had each isolated outcome.
         why: One line.
+        seen: Of inference, how; None where nobody has said.
     """
 
     status: Literal["convicted", "cleared", "inherits", "unobserved"]
     outcomes: dict[Outcome, int] = Field(default_factory=dict)
     why: str
+    seen: Seen | None = None
 
 
 class Verdict(Value):
@@ -343,6 +357,24 @@ def adding(verdict: Verdict, finding: Finding) -> Verdict:
             "findings": tuple(sorted(findings, key=lambda one: list(Stage).index(one.stage))),
         }
     )
+
+
+def seen_by(verdict: Verdict, *, nodes: bool, why: str | None = None) -> Verdict:
+    """Return a verdict that says how inference was seen, in its stage and in the line that clears.
+
+    Args:
+        verdict: The verdict.
+        nodes: Whether the nodes of the network were held, beside its outputs.
+        why: Why not, where they were not.
+    """
+    seen = Seen(by="outputs and nodes" if nodes else "outputs only", why=None if nodes else why)
+    said = verdict.stages[Stage.INFERENCE]
+    shown = f"{seen.by} ({seen.why})" if seen.why else seen.by
+    said = said.model_copy(update={"seen": seen, "why": f"{said.why}; seen by {shown}"})
+    update: dict[str, object] = {"stages": {**verdict.stages, Stage.INFERENCE: said}}
+    if verdict.status == "clean":
+        update["line"] = f"{verdict.line}; inference by {seen.by}"
+    return verdict.model_copy(update=update)
 
 
 def _root_causes(findings: Sequence[Finding]) -> str:

@@ -8,9 +8,9 @@ quantizing activations and by the cache's type, is measured and stored beside th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from harness.check.compare.inference import Floor
 from harness.check.compare.outcome import Difference
 from harness.check.noise import floor_of
 from harness.check.running import RunningStack, open_stack
-from harness.check.verdict import Finding, Verdict, adding
+from harness.check.verdict import Finding, Verdict, adding, seen_by
 from harness.errors import UserError
 from harness.llama.laboratory.invariants import check_invariants, open_engine
 from harness.llama.laboratory.noise import floor_of_two
@@ -46,6 +46,9 @@ _TRIED: Final = 4
 """And how many prompts of a finding are looked at before saying that its nodes are right."""
 LONGEST: Final = 128
 """How many ids of a prompt are looked at: the tensors of all nodes travel through a pipe."""
+_UNMEASURED: Final = "the noise of its nodes was not measured"
+_CANNOT: Final = "where in the network cannot be said: "
+_LATER: Final = "its nodes are held where nothing else is wrong"
 
 Errors = Mapping[str, NDArray[np.float64]]
 
@@ -59,6 +62,14 @@ class NodeNoise(RootModel[dict[str, dict[str, dict[str, float]]]]):
         classes = [measured[name]] if name in measured else list(measured.values())
         nodes = {node for one in classes for node in one}
         return {node: max(SMALLEST, FACTOR * max(one.get(node, 0.0) for one in classes)) for node in nodes}
+
+    def optional(self, component: str, name: str) -> set[str]:
+        """Return the nodes that an engine need not have: of settings that were not measured, what only some have."""
+        measured = self.root.get(component, {})
+        if name in measured or not measured:
+            return set()
+        kinds = measured.values()
+        return {node for one in kinds for node in one if not all(node in other for other in kinds)}
 
 
 class Location(Value):
@@ -94,6 +105,61 @@ class Location(Value):
         return f"the first wrong number is at {where} ({size}, {healthy}; {spread}){more}"
 
 
+class NodesLook(Value):
+    """What a look at the nodes of a network says.
+
+    Attributes:
+        answer: `right`: every node whose limit is known was held and is within it; `wrong`: one is not; or
+            `not looked at`, which clears nothing.
+        why: Of what was not looked at, why.
+        case: The case whose prompt was fed.
+        place: Of what is wrong, where.
+    """
+
+    answer: Literal["right", "wrong", "not looked at"]
+    why: str | None = None
+    case: str | None = None
+    place: Location | None = None
+
+
+def _not_looked(why: str) -> NodesLook:
+    return NodesLook(answer="not looked at", why=why)
+
+
+def look(
+    part: Transparent,
+    oracle: Oracle,
+    ids: Sequence[int],
+    limits: Mapping[str, float],
+    case: str | None = None,
+    optional: Collection[str] = (),
+) -> NodesLook:
+    """Hold every node of a prompt that has a limit.
+
+    Args:
+        part: The engine.
+        oracle: The model's reference.
+        ids: The prompt.
+        limits: By node.
+        case: The case that it is of.
+        optional: Nodes that the engine need not have.
+
+    Raises:
+        StageFailedError: the engine died.
+        StageRefusedError: it does not take these ids.
+        StageUnobservedError: its nodes cannot be read.
+    """
+    errors = local_errors(part, oracle, ids[:LONGEST])
+    place = _first(errors, limits, min(len(ids), LONGEST))
+    if place is not None:
+        return NodesLook(answer="wrong", case=case, place=place)
+    unseen = [node for node in limits if node not in optional and not len(errors.get(node, ()))]
+    if unseen:
+        more = f" and {len(unseen) - 1} more of {len(limits)} nodes" if len(unseen) > 1 else ""
+        return _not_looked(f"the engine does not show node {unseen[0]}{more}")
+    return NodesLook(answer="right", case=case)
+
+
 def locate(part: Transparent, oracle: Oracle, ids: Sequence[int], limits: Mapping[str, float]) -> Location | None:
     """Return the first node that is wrong by itself; None where none is.
 
@@ -107,7 +173,11 @@ def locate(part: Transparent, oracle: Oracle, ids: Sequence[int], limits: Mappin
         StageFailedError: the engine died.
         StageRefusedError: it does not take these ids.
     """
-    errors = local_errors(part, oracle, ids[:LONGEST])
+    return look(part, oracle, ids, limits).place
+
+
+def _first(errors: Errors, limits: Mapping[str, float], length: int) -> Location | None:
+    """Return the first node of a prompt of so many ids that is wrong by itself."""
     wrong = [
         (node, rows, limits[node])
         for node, rows in errors.items()
@@ -117,13 +187,12 @@ def locate(part: Transparent, oracle: Oracle, ids: Sequence[int], limits: Mappin
         return None
     node, rows, limit = wrong[0]
     bad = np.flatnonzero(~(rows <= limit))
-    skipped = min(len(ids), LONGEST) - len(rows)
     return Location(
         node=node,
         layer=int(node.rpartition("-")[2]) if "-" in node else None,
-        row=int(bad[0]) + skipped,
+        row=int(bad[0]) + length - len(rows),
         rows=len(bad),
-        of=min(len(ids), LONGEST),
+        of=length,
         error=float(rows[bad[0]]),
         limit=limit,
         elsewhere=len(wrong) - 1,
@@ -201,18 +270,21 @@ def record_nodes(
     return found
 
 
-def load_limits(project: Project, running: RunningStack) -> dict[str, float]:
-    """Return the limits of a running stack's engine by node; empty where none was measured.
+def load_limits(project: Project, running: RunningStack) -> tuple[dict[str, float], set[str]]:
+    """Return the limits of a running stack's engine by node, and the nodes that it need not have.
+
+    Both are empty where none was measured.
 
     Raises:
         UserError: the file is wrong.
     """
     path = _path(project, running.model.name)
     if not path.is_file():
-        return {}
+        return {}, set()
     part = running.part(Stage.INFERENCE)
     component = getattr(part, "noise_of", running.stack.stages.component(Stage.INFERENCE))
-    return read_json(path, NodeNoise).limits(component, part.noise_class())
+    noise, kind = read_json(path, NodeNoise), part.noise_class()
+    return noise.limits(component, kind), noise.optional(component, kind)
 
 
 def save(project: Project, model: str, component: str, noise: Mapping[str, Mapping[str, float]]) -> None:
@@ -254,6 +326,19 @@ def _path(project: Project, model: str) -> Path:
     return project.golden / model / NODES
 
 
+def _finding(case: str, place: Location) -> Finding:
+    summary = f"within the noise of what comes out, but {place.describe()}"
+    return Finding(
+        stage=Stage.INFERENCE,
+        kind="engine",
+        summary=summary,
+        cases=(case,),
+        example=case,
+        difference=Difference(summary=summary, causes=(f"node\0{place.node}",), kind="engine"),
+        evidence="nodes",
+    )
+
+
 def longest_prompt(goldens: Mapping[str, Golden]) -> str | None:
     """Return the case whose prompt is the longest of those that are looked at whole; None where there is none."""
     fitting = {
@@ -292,52 +377,57 @@ class Locator:
         """
         about = [finding for finding in verdict.findings if is_about_numbers(finding)]
         if not about:
-            seen = not verdict.findings and verdict.stages[Stage.INFERENCE].status == "cleared"
-            wrong = self.wrong(running, goldens) if seen and not elsewhere else None
-            return verdict if wrong is None else adding(verdict, wrong)
+            if verdict.stages[Stage.INFERENCE].status not in ("cleared", "inherits"):
+                return verdict
+            found = _not_looked(_LATER) if verdict.findings else self.look(running, goldens, elsewhere=elsewhere)
+            if found.place is not None:
+                verdict = adding(verdict, _finding(found.case or "", found.place))
+            return seen_by(verdict, nodes=found.answer != "not looked at", why=found.why)
         anew = self._anew(running, goldens, about[0].cases)
-        findings = []
+        findings, places = [], []
         for finding in verdict.findings:
             place = self.located(running, goldens, finding.cases) if is_about_numbers(finding) else None
             said = ". ".join(one for one in (finding.location, place, anew) if one)
             findings.append(finding.model_copy(update={"location": said}) if place else finding)
-        return verdict.model_copy(update={"findings": tuple(findings)})
+            places.append(place or "")
+        verdict = verdict.model_copy(update={"findings": tuple(findings)})
+        looked = any(place and not place.startswith(_CANNOT) for place in places)
+        why = next((place.removeprefix(_CANNOT) for place in places if place), "the engine shows no nodes")
+        return seen_by(verdict, nodes=looked, why=why)
 
-    def wrong(self, running: RunningStack, goldens: Mapping[str, Golden]) -> Finding | None:
-        """Hold every node of one prompt; return what is wrong, or None where nothing is or nobody can say.
+    def look(self, running: RunningStack, goldens: Mapping[str, Golden], *, elsewhere: bool = False) -> NodesLook:
+        """Hold every node of one prompt.
 
         The prompt is the longest of those that are looked at whole: some errors strike long ones only.
 
         Args:
             running: The stack, still open.
             goldens: By case.
+            elsewhere: The prompt that is held is in another part of the run.
         """
         part = running.part(Stage.INFERENCE)
         case = longest_prompt(goldens)
-        if not isinstance(part, Transparent) or case is None:
-            return None
+        if not isinstance(part, Transparent):
+            return _not_looked(f"the engine of {running.stack.stages.component(Stage.INFERENCE)} shows no nodes")
+        if elsewhere:
+            return _not_looked("they are held with the longest prompt of the run, which is another case's")
+        if case is None:
+            return _not_looked(f"no case has a prompt of at most {LONGEST} ids")
         if remembered_sha256(running.model.path) != running.model.sha256:
-            # The limits were measured with the golden's file.
-            return None
+            return _not_looked("the limits of nodes were measured with the golden's file, and another one is served")
         tokens = goldens[case].tokens
         assert tokens is not None
         try:
-            limits = load_limits(self._project, running)
-            place = locate(part, self._oracle(running.model.path), tokens.ids, limits) if limits else None
-        except (StageFailedError, StageRefusedError, StageUnobservedError, UserError):
-            return None
-        if place is None:
-            return None
-        summary = f"within the noise of what comes out, but {place.describe()}"
-        return Finding(
-            stage=Stage.INFERENCE,
-            kind="engine",
-            summary=summary,
-            cases=(case,),
-            example=case,
-            difference=Difference(summary=summary, causes=(f"node\0{place.node}",), kind="engine"),
-            evidence="nodes",
-        )
+            limits, optional = load_limits(self._project, running)
+            if not limits:
+                return _not_looked(_UNMEASURED)
+            return look(part, self._oracle(running.model.path), tokens.ids, limits, case, optional)
+        except StageUnobservedError as unseen:
+            return _not_looked(unseen.unobserved.reason)
+        except (StageFailedError, StageRefusedError) as ended:
+            return _not_looked(f"when its nodes are watched, the engine ends: {ended}")
+        except UserError as error:
+            return _not_looked(str(error))
 
     def located(self, running: RunningStack, goldens: Mapping[str, Golden], cases: Sequence[str]) -> str | None:
         """Return where the first wrong number of one of these cases is, in one line; None where nobody can say.
@@ -360,23 +450,31 @@ class Locator:
         part = running.part(Stage.INFERENCE)
         if not isinstance(part, Transparent):
             return
-        limits = load_limits(self._project, running)
+        limits, _ = load_limits(self._project, running)
         if not limits:
-            yield "where in the network cannot be said: the noise of its nodes was not measured"
+            yield f"{_CANNOT}{_UNMEASURED}"
             return
         try:
             oracle = self._oracle(running.model.path)
         except UserError as error:
-            yield f"where in the network cannot be said: {error}"
+            yield f"{_CANNOT}{error}"
             return
         known = [tokens for case in cases if (tokens := goldens[case].tokens) is not None]
+        looked = 0
         for tokens in known[:_TRIED]:
             try:
                 place = locate(part, oracle, tokens.ids, limits)
             except (StageFailedError, StageRefusedError):
                 continue
+            except StageUnobservedError as unseen:
+                yield f"{_CANNOT}{unseen.unobserved.reason}"
+                return
+            looked += 1
             if place is not None:
                 yield place.describe()
+        if not looked:
+            yield f"{_CANNOT}the engine ends when its nodes are watched"
+            return
         yield "every node follows from those before it: the error is made after the network, or not on these prompts"
 
     def _oracle(self, path: Path) -> Oracle:

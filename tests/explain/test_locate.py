@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from harness.check.checking import open_session
 from harness.components.llama_cpp_python import LlamaCppPython
 from harness.explain.locate import Location, Locator, NodeNoise, local_errors, locate
+from harness.llama import layout
 from harness.llama.ggml import Watcher, float_parameters, rows_of
-from harness.llama.layout import ROPE_FREQ_BASE
+from harness.llama.layout import ROPE_FREQ_BASE, Tensor
 from harness.project.project import Project
 from harness.reference.oracle import Oracle
 from harness.stage import Stage
@@ -121,6 +123,27 @@ def test_without_measured_noise_it_says_so(project, real_stack, smollm, tmp_path
         told = Locator(Project(tmp_path)).verdict(verdict, session.running, session.goldens)
     says = "where in the network cannot be said: the noise of its nodes was not measured. "
     assert told.findings[0].location.startswith(says)
+
+
+def another_layout(engine):
+    """Have tensors begin with a field that the library does not have, as another release's might."""
+    fields = [("more", ctypes.c_void_p), *Tensor._fields_]
+    layout.Tensor = type("Tensor", (ctypes.Structure,), {"_fields_": fields})
+    layout.why_unreadable.cache_clear()
+
+
+def test_with_another_layout_of_tensors_the_verdict_rests_on_outputs_only(project, real_stack, smollm):
+    def prepare(running):
+        running.part(Stage.INFERENCE).plant(f"{HERE}:another_layout")
+
+    with open_session(project, real_stack, smollm, ["system-and-user"], prepare=prepare) as session:
+        told = Locator(project).verdict(
+            session.verdict(session.results("system-and-user")), session.running, session.goldens
+        )
+    assert told.line.endswith("; inference by outputs only")
+    seen = told.stages[Stage.INFERENCE].seen
+    assert seen.why.startswith("the layout of ggml_tensor in llama-cpp-python ")
+    assert "(field `type` holds something else): the network cannot be looked into" in seen.why
 
 
 def test_what_is_said_of_a_place():

@@ -126,13 +126,14 @@ def scene(request, healthy, monkeypatch) -> str:
     traces, floor = healthy
     monkeypatch.setattr(Session, "trace", lambda self, case, *_: change(traces[case]))
     place = PLACE if request.param == "a wrong node" else None
-    monkeypatch.setattr(locate, "locate", lambda *_: place)
+    look = locate.NodesLook(answer="right" if place is None else "wrong", case=CASES[1], place=place)
+    monkeypatch.setattr(locate, "look", lambda *given: look.model_copy(update={"case": given[4]} if given[4:] else {}))
     monkeypatch.setattr(locate.Locator, "_oracle", lambda *_: None)
     monkeypatch.setattr(locate.Locator, "_anew", lambda *_: None)
     # What a part says of itself, its class of noise too, is asked of its process, which need not run.
     monkeypatch.setattr(pipeline, "identities", lambda _: {})
     monkeypatch.setattr(checking, "floor_of", lambda *_: floor)
-    monkeypatch.setattr(locate, "load_limits", lambda *_: {"Kcur-0": 0.025})
+    monkeypatch.setattr(locate, "load_limits", lambda *_: ({"Kcur-0": 0.025}, set()))
     # A hint is asked by the same call, and takes seconds.
     monkeypatch.setattr(hints, "with_hints", lambda verdict, *_: verdict)
     return request.param
