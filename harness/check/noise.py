@@ -64,12 +64,14 @@ class EngineNoise(BaseModel):
     Attributes:
         engine: The engine's identity.
         classes: By class of settings.
+        unmeasured: By variation, why the engine does not start with it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: dict[str, str]
     classes: dict[str, NoiseClass] = Field(min_length=1)
+    unmeasured: dict[str, str] = Field(default_factory=dict)
 
 
 class Noise(RootModel[dict[str, EngineNoise]]):
@@ -136,6 +138,9 @@ def measure_noise(
 ) -> EngineNoise:
     """Run the inference stage of every case under every healthy variation that the component declares.
 
+    An engine may refuse a variation for this model: no packed cache type fits a head of 20 numbers. That is then told
+    as unmeasured.
+
     Args:
         stack: The stack.
         model: The model.
@@ -143,7 +148,8 @@ def measure_noise(
         progress: Told the variation, and how many cases of how many are done.
 
     Raises:
-        UserError: the component declares no variations, or a run did not end with a generation.
+        UserError: the component declares no variations, the engine starts with none, or a run did not end with a
+            generation.
     """
     name = stack.stages.component(Stage.INFERENCE)
     variations: Mapping[str, Mapping[str, Any]] = getattr(load_component(name), "variations", {})
@@ -155,19 +161,42 @@ def measure_noise(
     seen: dict[str, list[list[float]]] = {}
     members: dict[str, list[str]] = {}
     identity: Mapping[str, str] = {}
+    unmeasured: dict[str, str] = {}
     for label, options in variations.items():
         with open_stack(stack.with_options(name, options), model) as running:
             part = running.part(Stage.INFERENCE)
+            refused = why_not_started(part)
+            if refused is not None:
+                unmeasured[label] = refused
+                continue
             identity = identity or dict(part.identity())
             kind = part.noise_class()
             members.setdefault(kind, []).append(label)
             for done, golden in enumerate(usable):
                 progress(label, done, len(usable))
                 seen.setdefault(kind, []).append(_divergences(Tracer(running), golden))
+    if not seen:
+        raise UserError(f"the engine of stack {stack.name!r} {next(iter(unmeasured.values()))}")
     return EngineNoise(
         engine=dict(identity),
         classes={kind: _summary(members[kind], values) for kind, values in seen.items()},
+        unmeasured=unmeasured,
     )
+
+
+def why_not_started(part: Any) -> str | None:
+    """Return why an engine does not start, in one line; None where it does.
+
+    Raises:
+        StageFailedError: it starts, and ends.
+    """
+    try:
+        part.identity()
+    except StageFailedError as failed:
+        if failed.failure.reason != "start":
+            raise
+        return failed.failure.describe()
+    return None
 
 
 def save_noise(project: Project, model: str, component: str, noise: EngineNoise) -> None:
@@ -178,7 +207,7 @@ def save_noise(project: Project, model: str, component: str, noise: EngineNoise)
     """
     known = load_noise(project, model)
     whole = Noise({**({} if known is None else known.root), component: noise})
-    text = json.dumps(whole.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(whole.model_dump(mode="json", exclude_defaults=True), indent=2, ensure_ascii=False) + "\n"
     write_file(noise_path(project, model), text.encode("utf-8"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,7 @@ def record(
     from harness.project.stack import load_stack, resolve_model
     from harness.report import machine
     from harness.report.console import print_recording
+    from harness.report.visible import visible
 
     place = project_at(project)
     if noise is not None:
@@ -42,6 +44,8 @@ def record(
         with progress_line() as progress:
             measured = record_noise(place, load_stack(place, noise), model, progress)
             nodes = record_nodes(place, load_stack(place, noise), model, progress)
+        for variation, why in measured.unmeasured.items():
+            print(f"harness: not measured: {variation}: the engine {visible(why)}", file=sys.stderr)
         print(machine.to_json(machine.RECORD, model=model, noise=measured, nodes=nodes))
         return
     if checksums is not None:

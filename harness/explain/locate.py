@@ -18,7 +18,7 @@ from pydantic import RootModel
 
 from harness.check.compare.inference import Floor
 from harness.check.compare.outcome import Difference
-from harness.check.noise import floor_of
+from harness.check.noise import floor_of, why_not_started
 from harness.check.running import RunningStack, open_stack
 from harness.check.verdict import Finding, Verdict, adding, seen_by
 from harness.errors import UserError
@@ -239,6 +239,9 @@ def measure(
     for label, options in getattr(load_component(name), "variations", {}).items():
         with open_stack(stack.with_options(name, options), model) as running:
             part = running.part(Stage.INFERENCE)
+            if why_not_started(part) is not None:
+                # Unmeasured: the noise of what comes out says so.
+                continue
             own = found.setdefault(part.noise_class(), {})
             if not isinstance(part, Transparent):
                 raise UserError(f"the engine of stack {stack.name!r} cannot be looked into")

@@ -103,6 +103,22 @@ class Engine:
         raise NotImplementedError
 
 
+class NeverStarts(Engine):
+    """An engine that cannot be started."""
+
+    def identity(self):
+        dead()
+
+
+class NoCoarse(Engine):
+    """An engine that starts with no coarse cache."""
+
+    def identity(self):
+        if self.options.get("kind") == "coarse":
+            raise StageFailedError(Failure(reason="start", message="no block of 32 fits 20"))
+        return super().identity()
+
+
 class Refuses(Engine):
     def generate(self, tokens, request, forced):
         raise StageRefusedError(Refusal(error="ValueError", message="no such batch"))
@@ -312,6 +328,30 @@ def test_a_run_without_numbers_is_no_measurement(engine, cls, why):
     assert str(caught.value).startswith("case 'a' gave no distributions while measuring noise: ")
     assert why in str(caught.value)
     assert Engine.opened == [{"threads": 4}, {"closed": 1}]
+
+
+def test_a_variation_that_the_engine_refuses_is_unmeasured_and_the_rest_is_not(engine):
+    engine(NoCoarse)
+    made = measure_noise(STACK, MODEL, [make_golden("a")])
+    assert set(made.classes) == {"fine"}
+    assert made.classes["fine"].variations == ("as configured", "1 thread", "8 threads")
+    assert made.unmeasured == {"coarse cache": "could not start: no block of 32 fits 20"}
+
+
+def test_what_was_unmeasured_is_stored_and_other_settings_take_the_noisiest(engine, tmp_path):
+    engine(NoCoarse)
+    project = Project(tmp_path)
+    save_noise(project, "m", "engine", measure_noise(STACK, MODEL, [make_golden("a")]))
+    noise = load_noise(project, "m")
+    assert noise.root["engine"].unmeasured == {"coarse cache": "could not start: no block of 32 fits 20"}
+    assert noise.floor("engine", "coarse").source.endswith("as engine, coarse was never measured")
+
+
+def test_an_engine_that_starts_with_no_settings_is_one_line(engine):
+    engine(NeverStarts)
+    with pytest.raises(UserError) as caught:
+        measure_noise(STACK, MODEL, [make_golden("a")])
+    assert str(caught.value) == "the engine of stack 's' could not start: no such file"
 
 
 def test_an_engine_that_gives_no_numbers_sets_no_limit(engine):
