@@ -42,14 +42,17 @@ class Architecture:
             marks one that must be there; `or array` allows an array with a value a layer.
         windows: Whether some of its layers have a sliding window: `always`, `if given` a width, or `never`.
         experts: Whether it must have experts.
-        rotates: How much of a head RoPE must turn: `all`, `some` or, where it has no RoPE, `none`.
+        rotates: How much of a head RoPE must turn: `all`, `some`, `a part apart`, which is not as wide as a head, or,
+            where it has no RoPE, `none`.
+        further_layers: Whether layers that predict further tokens may follow, whose tensors are not known here.
     """
 
     tensors: Callable[[Wanted], None]
     keys: Mapping[str, str] = field(default_factory=dict)
     windows: Literal["always", "if given", "never"] = "never"
     experts: bool = False
-    rotates: Literal["all", "some", "none"] = "all"
+    rotates: Literal["all", "some", "a part apart", "none"] = "all"
+    further_layers: bool = False
 
 
 def _llama(wanted: Wanted) -> None:
@@ -451,6 +454,84 @@ def _phimoe(wanted: Wanted) -> None:
         wanted.experts(block, sizes.feed_forward)
 
 
+def _exaone(wanted: Wanted) -> None:
+    _smollm3(wanted)
+    wanted.may("rope_freqs.weight", wanted.sizes.rotated // 2)
+
+
+def _orion(wanted: Wanted) -> None:
+    wanted.embedding()
+    wanted.norm("output_norm", bias=True)
+    wanted.output(needed=True)
+    for block in wanted.blocks():
+        wanted.norm(f"{block}.attn_norm", bias=True)
+        _square_attention(wanted, block)
+        wanted.norm(f"{block}.ffn_norm", bias=True)
+        wanted.gated(block)
+
+
+def _deepseek(wanted: Wanted) -> None:
+    sizes = wanted.sizes
+    width = sizes.expert_feed_forward
+    _tied_ends(wanted)
+    for number, block in enumerate(wanted.blocks()):
+        wanted.norm(f"{block}.attn_norm")
+        _square_attention(wanted, block)
+        wanted.norm(f"{block}.ffn_norm")
+        if number < sizes.own.get("leading_dense_block_count", 0):
+            wanted.gated(block)
+        else:
+            wanted.experts(block, width)
+            wanted.shared_experts(block, width * sizes.own.get("expert_shared_count", 0))
+
+
+def _deepseek2(wanted: Wanted) -> None:
+    sizes, own = wanted.sizes, wanted.sizes.own
+    width = sizes.expert_feed_forward
+    # The lite models have these numbers of layers, and no matrix of low rank for queries.
+    lite = sizes.layers in (26, 27) or (sizes.layers == 48 and sizes.vocabulary == 128_256)
+    rank_q, rank = 0 if lite else own.get("attention.q_lora_rank", 0), own.get("attention.kv_lora_rank", 0)
+    key, value = own.get("attention.key_length_mla", 0), own.get("attention.value_length_mla", 0)
+    absorbed = bool(key and value)
+    if not absorbed:
+        key, value = sizes.key_length, sizes.value_length
+    still = key - sizes.rotated
+    _tied_ends(wanted)
+    for number, block in enumerate(wanted.blocks()):
+        wanted.norm(f"{block}.attn_norm")
+        if rank_q:
+            wanted.need(f"{block}.attn_q_a_norm.weight", rank_q)
+            wanted.matrix(f"{block}.attn_q_a", sizes.embedding, rank_q)
+            wanted.matrix(f"{block}.attn_q_b", rank_q, sizes.heads * key)
+        else:
+            wanted.matrix(f"{block}.attn_q", sizes.embedding, sizes.heads * key)
+        wanted.need(f"{block}.attn_kv_a_norm.weight", rank)
+        wanted.matrix(f"{block}.attn_kv_a_mqa", sizes.embedding, rank + sizes.rotated)
+        if absorbed:
+            wanted.need(f"{block}.attn_k_b.weight", still, rank, sizes.heads)
+            wanted.need(f"{block}.attn_v_b.weight", rank, value, sizes.heads)
+        else:
+            wanted.matrix(f"{block}.attn_kv_b", rank, sizes.heads * (still + value))
+        wanted.matrix(f"{block}.attn_output", sizes.heads * value, sizes.embedding)
+        wanted.norm(f"{block}.ffn_norm")
+        if number < own.get("leading_dense_block_count", 0):
+            wanted.gated(block)
+            continue
+        wanted.experts(block, width)
+        _gate_and_up_in_one(wanted, block, width)
+        wanted.may(f"{block}.exp_probs_b.bias", sizes.experts)
+        wanted.shared_experts(block, width * own.get("expert_shared_count", 0))
+
+
+def _gate_and_up_in_one(wanted: Wanted, block: str, width: int) -> None:
+    """Allow one tensor of the experts' gates and ups in place of two."""
+    fused = f"{block}.ffn_gate_up_exps.weight"
+    wanted.may(fused, wanted.sizes.embedding, 2 * width, wanted.sizes.experts)
+    if fused in wanted.present:
+        for name in ("ffn_gate_exps", "ffn_up_exps"):
+            del wanted.required[f"{block}.{name}.weight"]
+
+
 _RMS = {f"!{RMS}": "FLOAT32"}
 _NORM = {f"!{NORM}": "FLOAT32"}
 _WINDOW = {
@@ -467,6 +548,12 @@ _GRANITE = {
     **_SHARED,
 }
 _YARN = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
+_DEEPSEEK = {
+    "leading_dense_block_count": "UINT32",
+    "!expert_feed_forward_length": "UINT32 or array",
+    "!expert_shared_count": "UINT32",
+    "expert_weights_scale": "FLOAT32",
+}
 _CAPPED = {"attn_logit_softcapping": "FLOAT32", "final_logit_softcapping": "FLOAT32"}
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -520,7 +607,31 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "arcee": Architecture(_arcee, _RMS),
     "seed_oss": Architecture(_seed_oss, _RMS),
     "ernie4_5": Architecture(_ernie, {**_RMS, "rope.dimension_sections": "UINT32 or four"}),
-    "glm4": Architecture(_glm4, {**_RMS, "rope.dimension_sections": "UINT32 or four"}, rotates="some"),
+    "glm4": Architecture(
+        _glm4, {**_RMS, "rope.dimension_sections": "UINT32 or four"}, rotates="some", further_layers=True
+    ),
+    "exaone": Architecture(_exaone, _RMS),
+    "orion": Architecture(_orion, _NORM),
+    "deepseek": Architecture(_deepseek, {**_RMS, **_DEEPSEEK}, experts=True),
+    "deepseek2": Architecture(
+        _deepseek2,
+        {
+            **_RMS,
+            **_DEEPSEEK,
+            "vocab_size": "UINT32",
+            "attention.q_lora_rank": "UINT32",
+            "!attention.kv_lora_rank": "UINT32",
+            **dict.fromkeys(("attention.key_length_mla", "attention.value_length_mla"), "UINT32"),
+            "expert_weights_norm": "BOOL",
+            "expert_gating_func": "UINT32",
+            "rope.scaling.yarn_log_multiplier": "FLOAT32",
+            "attention.temperature_scale": "FLOAT32",
+            "attention.temperature_length": "UINT32",
+        },
+        experts=True,
+        rotates="a part apart",
+        further_layers=True,
+    ),
     "gpt-oss": Architecture(
         _gpt_oss,
         {**_RMS, **_WINDOW, "!expert_feed_forward_length": "UINT32 or array", "!attention.sliding_window": "UINT32"},

@@ -241,6 +241,11 @@ def _refused_heads(found: Mapping[str, Any], architecture: Architecture, heads: 
     width = found.get("embedding_length", 0) // heads
     keys, values = found.get("attention.key_length", width), found.get("attention.value_length", width)
     rotated = found.get("rope.dimension_count", keys)
+    if architecture.rotates == "a part apart":
+        whole = found.get("attention.key_length_mla") or keys
+        if rotated >= whole:
+            yield f"rope.dimension_count is {rotated}, but heads have {whole} dimensions, some of which do not turn"
+        return
     if keys != values:
         yield f"heads of keys have {keys} dimensions, of values {values}"
     wrong = {"all": rotated != keys, "some": rotated > keys, "none": False}[architecture.rotates]
@@ -298,6 +303,7 @@ def _sizes(found: Mapping[str, Any], vocabulary: int) -> Sizes:
         experts_used=_first(found.get("expert_used_count", 0)),
         labels=len(found.get("classifier.output_labels", ())) or 1,
         longrope=found.get("rope.scaling.type") == "longrope",
+        own={key: value for key, value in found.items() if isinstance(value, int)},
     )
 
 
@@ -311,6 +317,8 @@ def _tensors(facts: Facts, architecture: Architecture | None, sizes: Sizes | Non
         return Judgement("unobserved", f"{found} against anything")
     if sizes is None:
         return Judgement("unobserved", "no sizes follow from the keys, so no shapes either")
+    if architecture.further_layers and sizes.layers != sizes.all_layers:
+        return Judgement("unobserved", "the tensors of layers that predict further tokens are not known")
     wanted = _wanted(facts, architecture, sizes)
     present = wanted.present
     types = _wrong_types(facts, wanted)

@@ -30,6 +30,7 @@ class Sizes:
         experts_used: How many of them a token goes through.
         labels: Number of labels of a classifier.
         longrope: Whether RoPE's frequencies are divided by one of two tables.
+        own: The integers that the architecture alone reads, by key.
     """
 
     layers: int
@@ -49,6 +50,7 @@ class Sizes:
     experts_used: int
     labels: int
     longrope: bool
+    own: Mapping[str, int]
 
     @property
     def queries(self) -> int:

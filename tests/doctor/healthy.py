@@ -40,15 +40,37 @@ SPECIAL = {
     "olmoe": {"attention.head_count_kv": 2},
     "gptneox": {"use_parallel_residual": True},
 }
+_DEEPSEEK = {"leading_dense_block_count": 1, "expert_shared_count": 1}
+_LOW_RANK = {**_DEEPSEEK, "attention.q_lora_rank": 16, "attention.kv_lora_rank": 32, "expert_weights_scale": 1.0}
+SPECIAL |= {
+    "deepseek": _DEEPSEEK,
+    "deepseek2": {
+        **_LOW_RANK,
+        "attention.head_count_kv": 2,
+        "attention.key_length": 24,
+        "attention.value_length": 16,
+        "rope.dimension_count": 8,
+    },
+    "deepseek2 with absorbed matrices": {
+        **_LOW_RANK,
+        "attention.head_count_kv": 1,
+        "attention.key_length": 40,
+        "attention.value_length": 32,
+        "attention.key_length_mla": 24,
+        "attention.value_length_mla": 16,
+        "rope.dimension_count": 8,
+    },
+}
+ABSORBED = "deepseek2 with absorbed matrices"
 MIXTRAL = "llama with experts"
 WITHOUT_ROPE = ("gpt2", "starcoder", "bloom", "mpt", "refact")
-NAMES = (*ARCHITECTURES, MIXTRAL)
+NAMES = (*ARCHITECTURES, MIXTRAL, ABSORBED)
 
 
 @functools.cache
 def healthy(name: str, tokenizer: str = "gpt2") -> File:
     """Return the file of an architecture; with the tokenizer `llama` its vocabulary has scores."""
-    architecture = "llama" if name == MIXTRAL else name
+    architecture = name.partition(" with ")[0]
     keys: dict[str, object] = dict(KEYS)
     if name in WITHOUT_ROPE:
         del keys["rope.freq_base"], keys["rope.dimension_count"]
