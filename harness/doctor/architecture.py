@@ -54,6 +54,8 @@ def _architecture(facts: Facts) -> Judgement:
 def _hyper_parameters(facts: Facts) -> Judgement:
     if not facts.is_language_model:
         return _NOT_A_LANGUAGE_MODEL
+    if facts.is_vocabulary_alone:
+        return Judgement("unobserved", "the file holds a vocabulary alone")
     bad = []
     for name in _REQUIRED:
         value = facts.integer(facts.hyper(name))

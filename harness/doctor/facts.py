@@ -64,6 +64,12 @@ class Facts:
         )
 
     @property
+    def is_vocabulary_alone(self) -> bool:
+        """Whether the file has neither tensors nor hyper-parameters, as one written to hold a vocabulary."""
+        prefix = f"{self.known_architecture}."
+        return not self.model.tensors and not any(key.startswith(prefix) for key in self.model.metadata)
+
+    @property
     def is_one_of_several(self) -> bool:
         """Whether the file is one shard of a split model, so that tensors are elsewhere."""
         count = self.model.metadata.get("split.count")

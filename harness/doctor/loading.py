@@ -126,6 +126,7 @@ class _Keys:
     Attributes:
         asked: Those that were asked for and are there.
         wrong: What it refuses.
+        of_vocabulary_alone: Whether they are of a file that holds a vocabulary and nothing else.
     """
 
     def __init__(self, facts: Facts) -> None:
@@ -134,6 +135,7 @@ class _Keys:
         self._values = facts.model.metadata
         self._types = facts.model.types
         self._prefix = facts.known_architecture
+        self.of_vocabulary_alone = facts.is_vocabulary_alone
 
     def read(self, wanted: Mapping[str, str], *, layers: int = 0) -> dict[str, Any]:
         """Return the values of the keys that are there, those of a wrong type left out."""
@@ -179,6 +181,8 @@ def _read(keys: _Keys, architecture: Architecture | None) -> Sizes | None:
     if keys.read(_GENERAL).get("split.count", 0) > 1:
         keys.read({"!split.no": "UINT16", "!split.tensors.count": "INT32"})
     vocabulary = _read_vocabulary(keys)
+    if keys.of_vocabulary_alone:
+        return None
     layers = keys.under({"block_count": "UINT32"}).get("block_count", 0)
     found = keys.under(_COMMON, layers=layers)
     own = architecture.keys if architecture else {}

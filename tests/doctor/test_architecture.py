@@ -153,6 +153,13 @@ def test_a_projector_has_hyper_parameters_of_its_own(tmp_path):
         assert check(path, name).status == "unobserved", name
 
 
+def test_a_vocabulary_alone_needs_no_hyper_parameters(tmp_path):
+    nothing = dict.fromkeys(key for key in METADATA if key.startswith("llama."))
+    path = write(tmp_path / "m.gguf", nothing, dict.fromkeys(tensors()))
+    assert check(path, "hyper-parameters").status == "unobserved"
+    assert check(path, "keys").status == "ok"
+
+
 def test_a_vocabulary_without_tensors_leaves_them_unobserved(tmp_path):
     path = write(tmp_path / "m.gguf", tensor_changes=dict.fromkeys(tensors()))
     for name in ("layers", "embedding", "tensor layout", "quantization", "tensor values", "zero tensors"):
