@@ -92,6 +92,8 @@ _NO_WEIGHTS = ("Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64")
 # Tensors that are added, or that a row is scaled by. Any type but float32 ends the process; measured as well.
 _ADDED_OR_SCALED = re.compile(r"\.(?:bias|scales?|input_scale)$|norm\w*\.weight$|^rope_|attn_sinks")
 _WINDOW = "attention.sliding_window"
+# A wider one needs more memory than can be had.
+_WIDEST_WINDOW = 1 << 31
 _PER_LAYER = ("UINT32[]", "INT32[]", "BOOL[]")
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 
@@ -236,6 +238,8 @@ def _refused(found: Mapping[str, Any], architecture: Architecture | None, heads:
     scaling = found.get("rope.scaling.type", "none")
     if scaling not in _ROPE_SCALINGS:
         yield f"rope.scaling.type is {quoted(scaling)}, none of {', '.join(_ROPE_SCALINGS)}"
+    if architecture and architecture.windows != "never" and found.get(_WINDOW, 0) >= _WIDEST_WINDOW:
+        yield f"{_WINDOW} is {found[_WINDOW]}"
     yield from _refused_experts(found, architecture)
     if architecture and heads:
         yield from _refused_heads(found, architecture, heads)
