@@ -3,7 +3,8 @@
 Faults of one row are done many at a time: sequences that share the prompt's cells are decoded in one batch, a fault in
 each, and row 0 kept clean as the control. What is wrong with one row does not reach another, as long as it is a number:
 what is none spreads through the cache (0 times NaN is NaN). A batch whose control is not the clean run bit for bit is
-therefore not believed, but split.
+therefore not believed, but split. A processor's kernels may sum the rows of one batch in different orders, so each row
+is held against the same row of a clean batch. Where a clean batch does not repeat itself, every fault runs alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _HALVED: Final = frozenset({"norm", "attn_norm", "Qcur", "Kcur", "Vcur"})
 """Nodes that attention computes from in float16, which overflows at 65,504."""
 _HALVED_BIT: Final = 27
 """And the bit from which on that was seen, in 7,000 flips (docs/studies/faults.md)."""
+_ALONE: Final = "a clean one does not repeat itself on this processor: every fault runs alone"
 
 
 class Subject:
@@ -98,11 +100,11 @@ class Subject:
             "caches": caches,
             "n_layer": self._engine.n_layer,
             "prompt": len(self._prompt),
-            "engine": self._engine.identity(),
+            "engine": self._engine.identity() | ({} if self._beside is not None else {"batches": _ALONE}),
         }
 
     def splits(self) -> int | None:
-        """Return how many batches could not be believed and were split; None where no batch can be."""
+        """Return how many batches could not be believed and were split; None where a clean one is not repeatable."""
         return self._splits if self._beside is not None else None
 
     def inject(self, faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -185,7 +187,7 @@ class Subject:
         with self._engine.nodes.watched(*watchers):
             ids, logits = self._batch()
         assert self._beside is not None
-        if not np.array_equal(logits[:, 0], self._beside.logits):
+        if not np.array_equal(logits[:, 0], self._beside[0].logits):
             self._splits += 1
             self._scrub()
             # Down to single ones: what comes of a fault must not depend on what its neighbours spoil.
@@ -194,21 +196,30 @@ class Subject:
             middle = len(faults) // 2
             return self._together(faults[:middle]) | self._together(faults[middle:])
         return {
-            fault.id: self._judged(fault, effect, ids[row], logits[:, row], self._beside)
+            fault.id: self._judged(fault, effect, ids[row], logits[:, row], self._beside[row])
             for row, (fault, effect) in enumerate(zip(faults, effects, strict=True), start=1)
         }
 
     def _row_of(self, fault: Fault, row: int) -> Any:
         return lambda: row if self._moment.is_for(fault) else None
 
-    def _clean_batch(self) -> _Clean | None:
-        """Return the clean run as a row among others; None where the rows of a clean batch are not alike.
+    def _clean_batch(self) -> list[_Clean] | None:
+        """Return the clean run as each row of a batch; None where a clean batch does not repeat itself bit for bit.
 
-        A batch takes other kernels than a single row, so its numbers may be others.
+        A batch takes other kernels than a single row, and a kernel may take other orders for its last rows than for its
+        first, so the numbers may be others than those of a single row, and others from row to row.
         """
         ids, logits = self._batch()
-        alike = np.array_equal(logits, np.broadcast_to(logits[:, :1], logits.shape))
-        return _Clean(ids[0], logits[:, 0]) if alike else None
+        if not np.array_equal(logits, self._batch()[1]):
+            return None
+        known: dict[bytes, _Clean] = {}
+        found = []
+        for row, own in enumerate(ids):
+            bits = logits[:, row].tobytes()
+            if bits not in known:
+                known[bits] = _Clean(own, logits[:, row])
+            found.append(known[bits])
+        return found
 
     def _batch(self) -> tuple[list[list[int]], Logits]:
         """Decode as many continuations side by side as there are rows, whether they are hurt or not.
