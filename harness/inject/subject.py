@@ -22,7 +22,7 @@ from harness.inject.kinds import PLANTINGS
 from harness.inject.kinds.activations import Strike, watcher
 from harness.inject.kinds.cache import cells_of
 from harness.inject.kinds.strike import Effect, Moment, VoidError
-from harness.llama.blocks import BLOCKS
+from harness.llama.blocks import BLOCKS, require_known
 from harness.llama.ggml import VIEWS, Watcher, operator_name, rows_of
 from harness.llama.laboratory.engine import Engine, Logits, Row
 from harness.llama.layout import Tensor
@@ -65,6 +65,7 @@ class Subject:
         self._prompt, self._steps, self._rows, self._limit = list(prompt), steps, rows, limit
         # Found by a run of its own, before there is anything in the cache.
         self._weights, self._caches = self._engine.weights(), self._engine.caches()
+        require_known(tensor.type for tensor in self._weights.values())
         self._moment = Moment()
         self._sites = self._activation_sites()
         self._prompt_is_fed = True

@@ -5,7 +5,10 @@ Layouts: the `block_*` structures in ggml-common.h as vendored by llama-cpp-pyth
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
+
+from harness.llama.layout import NotReadableError, ggml
 
 
 class Field(NamedTuple):
@@ -59,3 +62,12 @@ BLOCKS: Final[dict[int, Block]] = {
 
 FLOAT_FIELDS: Final = {"scale", "minimum"}
 """Fields that are an IEEE half in every type above."""
+
+
+def require_known(types: Iterable[int]) -> None:
+    """Raise NotReadableError where a block of one of these types has another size in the llama.cpp of this process."""
+    for number in sorted(set(types) & BLOCKS.keys()):
+        size = ggml().type_size(number)
+        if size != BLOCKS[number].size:
+            name = ggml().type_name(number).decode()
+            raise NotReadableError(f"a block of {name} has {size} bytes, not the {BLOCKS[number].size} known here")

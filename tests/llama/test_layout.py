@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 
-from harness.llama import layout
+from harness.llama import blocks, layout
 from harness.llama.layout import NotReadableError, Tensor
 
 pytest.importorskip("llama_cpp")
@@ -108,3 +108,11 @@ def test_a_library_that_lacks_a_function_proves_nothing(monkeypatch):
     assert why is not None
     assert "its library cannot be asked" in why
     assert "ggml_of_tomorrow" in why
+
+
+def test_the_sizes_of_blocks_known_here_are_those_of_the_library(monkeypatch):
+    blocks.require_known(blocks.BLOCKS)
+    monkeypatch.setitem(blocks.BLOCKS, 8, blocks.Block(36, {}))
+    blocks.require_known({0, 2})
+    with pytest.raises(NotReadableError, match=r"^a block of q8_0 has 34 bytes, not the 36 known here$"):
+        blocks.require_known({0, 8})
