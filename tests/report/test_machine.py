@@ -64,6 +64,7 @@ def test_a_verdict_is_plain_words_by_name():
         "status": "cleared",
         "outcomes": {"equal": 1},
         "why": "golden in, golden out",
+        "seen": None,
     }
     assert [finding["evidence"] for finding in content["findings"]] == ["isolated", "state"]
     assert content["results"][3]["unexplained"][0] == "chained-stream"
