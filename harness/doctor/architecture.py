@@ -95,7 +95,9 @@ def _embedding(facts: Facts) -> Judgement:
         if facts.model.tensors and facts.is_language_model and not facts.is_one_of_several:
             return Judgement("bad", "there is no tensor token_embd.weight", _CONVERT)
         return Judgement("unobserved", "the file has no tensor token_embd.weight")
-    shape = [int(size) for size in embedding.shape]
+    shape = list(embedding.shape)
+    while len(shape) > 2 and shape[-1] == 1:
+        shape.pop()
     if len(shape) != 2:
         return Judgement("bad", f"token_embd.weight has the shape {shape}, not two dimensions", _CONVERT)
     bad = []

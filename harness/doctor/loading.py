@@ -238,7 +238,8 @@ def _refused(found: Mapping[str, Any], architecture: Architecture | None, heads:
     scaling = found.get("rope.scaling.type", "none")
     if scaling not in _ROPE_SCALINGS:
         yield f"rope.scaling.type is {quoted(scaling)}, none of {', '.join(_ROPE_SCALINGS)}"
-    if architecture and architecture.windows != "never" and found.get(_WINDOW, 0) >= _WIDEST_WINDOW:
+    # Minus one, as an unsigned number, means none.
+    if architecture and architecture.windows != "never" and _WIDEST_WINDOW <= found.get(_WINDOW, 0) < _UNSIGNED:
         yield f"{_WINDOW} is {found[_WINDOW]}"
     yield from _refused_experts(found, architecture)
     if architecture and heads:

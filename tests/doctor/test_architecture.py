@@ -113,6 +113,7 @@ def test_metadata(tmp_path, name, changes, status, found):
         ("layers", {f"blk.{'9' * 40}.x": np.ones(4, np.float32)}, "ok", "2, all present"),
         ("embedding", {"token_embd.weight": None}, "bad", "there is no tensor token_embd.weight"),
         ("embedding", {"token_embd.weight": np.ones(32, np.float32)}, "bad", "the shape [32], not two dimensions"),
+        ("embedding", {"token_embd.weight": weights(8)[None]}, "ok", "8 rows of 32"),
         ("embedding", {"token_embd.weight": weights(9)}, "bad", "8 tokens, but token_embd.weight has 9 rows"),
     ],
 )
