@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from harness.check.compare.outcome import ACCEPTS, Difference
+from harness.check.compare.outcome import ACCEPTS, MESSAGE, Difference
 
 
 class Of(Protocol):
@@ -38,14 +38,14 @@ class _Group(Generic[Case]):
     def cases(self) -> set[str]:
         return {one.case for one, _ in (*self.members, *self.joined)}
 
-    def joins(self, other: _Group[Case], *, alone: bool) -> bool:
-        """Whether another group's cause explains this one's members too; `alone`, if it is the only one that could."""
+    def joins(self, other: _Group[Case], *, none_right: bool) -> bool:
+        """Whether another group's cause explains this one's members too."""
         mine = [difference for _, difference in self.members]
         if all(_signed(difference, difference.perhaps) & other.causes for difference in mine):
             return True
-        if alone and all(difference.causes[0].startswith(ACCEPTS) for difference in mine):
-            # What is made of ordinary input is wrong already: odd input that is not refused needs no other cause.
-            return True
+        if all(difference.causes[0].startswith(ACCEPTS) for difference in mine):
+            # What is done to every message's text makes a text of what is none; and what is never right is another.
+            return none_right or all(cause.partition("\0")[2].startswith(MESSAGE) for cause in other.causes)
         if len(self.cases) > len(other.cases):
             return False
         followed = any(not difference.follows for _, difference in other.members)
@@ -89,8 +89,7 @@ def grouped(pairs: Sequence[tuple[Case, Difference]], *, none_right: bool = Fals
         groups = [group for group in groups if group not in touching] + [merged]
     for group in sorted(groups, key=lambda group: len(group.cases)):
         others = sorted((other for other in groups if other is not group), key=lambda other: -len(other.cases))
-        alone = none_right or len(others) == 1
-        into = next((other for other in others if group.joins(other, alone=alone)), None)
+        into = next((other for other in others if group.joins(other, none_right=none_right)), None)
         if into is not None:
             into.joined += [*group.members, *group.joined]
             groups = [other for other in groups if other is not group]

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from harness.check.compare.outcome import ACCEPTS, Difference
+from harness.check.compare.outcome import ACCEPTS, MESSAGE, Difference
 from harness.check.root_causes import grouped
 from harness.check.verdict import Judge, convict
 from harness.project.golden import Golden, cases_for, load_golden, load_provenance
@@ -223,13 +223,12 @@ def test_what_may_follow_follows_only_what_is_wrong_in_all_its_cases():
     assert cases(("a", count), ("b", count), ("b", text)) == [(["a", "b"], []), (["b"], [])]
 
 
-def test_odd_input_that_is_not_refused_has_the_cause_of_what_is_wrong_with_ordinary_input():
-    """Where that is one; where it is several, only if nothing is right at all."""
-    accepted, one, other = difference(f"{ACCEPTS}TypeError"), difference("text"), difference("end")
-    assert cases(("a", accepted), ("b", accepted), ("c", one)) == [(["c"], ["a", "b"])]
-    several = (("a", accepted), ("b", one), ("c", one), ("d", other))
-    assert cases(*several) == [(["a"], []), (["b", "c"], []), (["d"], [])]
-    assert cases(*several, none_right=True) == [(["b", "c"], ["a"]), (["d"], [])]
+def test_what_is_no_text_and_not_refused_has_the_cause_of_what_is_done_to_texts():
+    """Of another cause only where nothing is right at all."""
+    accepted, done, end = difference(f"{ACCEPTS}TypeError"), difference(f"{MESSAGE}\0case"), difference("end lost")
+    assert cases(("a", accepted), ("b", accepted), ("c", done), ("d", end)) == [(["c"], ["a", "b"]), (["d"], [])]
+    assert cases(("a", accepted), ("b", end)) == [(["a"], []), (["b"], [])]
+    assert cases(("a", accepted), ("b", end), none_right=True) == [(["b"], ["a"])]
 
 
 def test_trimmed_contents_lead_with_what_is_trimmed(goldens):

@@ -14,6 +14,8 @@ START = "start\0"
 """How the cause of a failed start begins."""
 ACCEPTS = "accepts\0"
 """And that of taking what must be refused."""
+MESSAGE = "the text of a message"
+"""And that of what was done to the messages' own texts."""
 
 _FROM_OUTSIDE = ("SIGILL", "SIGKILL", "SIGBUS")
 """An instruction that this processor lacks, the kernel that is out of memory, a mapped file that is cut off."""

@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.check.compare.client import pattern, summary
-from harness.check.compare.outcome import Difference, Hunk
+from harness.check.compare.outcome import MESSAGE, Difference, Hunk
 from harness.check.compare.texts import changes
 from harness.values import Json, Request
 
 _AREAS = ("messages", "tool", "settings")
 """How the places begin that belong together; `tools` and `tool_choice` are one."""
-
-
-MESSAGE = "the text of a message"
 
 
 class Seen(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from harness.check.compare.hunks import common_prefix, hunks
-from harness.check.compare.outcome import Difference, Hunk
-from harness.check.compare.parts.client import MESSAGE, Seen, of_texts
+from harness.check.compare.outcome import MESSAGE, Difference, Hunk
+from harness.check.compare.parts.client import Seen, of_texts
 from harness.check.compare.template import UNITS
 from harness.check.compare.texts import changes
 from harness.values import Json, Prompt, Request
