@@ -251,3 +251,22 @@ def test_trimmed_contents_lead_with_what_is_trimmed(goldens):
 def test_another_kind_of_defect_is_another_root_cause():
     one, other = difference("x", perhaps=("y",)), difference("y", kind="engine")
     assert cases(("a", one), ("b", other)) == [(["a"], []), (["b"], [])]
+
+
+def test_control_tokens_that_are_read_as_text_are_told_from_another_cut_of_plain_text(goldens):
+    """Also where their text is joined to what stands before it."""
+    golden = goldens["system-and-user"]
+    pieces = golden.tokens.pieces
+    at = pieces.index("<|im_end|>")
+
+    def read(start, stop, *texts):
+        ids = (*golden.tokens.ids[:start], *range(-len(texts), 0), *golden.tokens.ids[stop:])
+        observed = Tokens(ids=ids, pieces=(*pieces[:start], *texts, *pieces[stop:]))
+        (finding,) = found({"a": golden}, Stage.TOKENIZATION, lambda _: observed).findings
+        return finding.summary.partition(": ")[0]
+
+    text_of_control = "the text of control tokens is in ordinary ids"
+    assert read(at, at + 1, "<", "|im_end|>") == text_of_control
+    assert read(at - 1, at + 1, f"{pieces[at - 1]}<", "|im_end|>") == text_of_control
+    before = pieces[at - 2] + pieces[at - 1]
+    assert read(at - 2, at, before[:1], before[1:3], before[3:]) == "the same text in other ids"

@@ -89,6 +89,7 @@ class LlamaServer:
         self._replay: tuple[Running, ReplayModel] | None = None
         self._fingerprint: Running | None = None
         self._proofs: dict[str, Tokens | Unobserved] = {}
+        self._not_probed = ""
 
     def __enter__(self) -> Self:
         return self
@@ -351,15 +352,35 @@ class LlamaServer:
             # A file that the server does not load is no file to make a probe of.
             self._main.url()
             model = ReplayModel(self._model, Path(self._folder.name) / "replay.gguf", self._options.n_ctx)
-            self._replay = Running(self._model, self._options, model.path, self._plants), model
+            self._replay = self._probe(model.path), model
         return self._replay
 
     def _fingerprinting(self) -> Running:
         if self._fingerprint is None:
             path = Path(self._folder.name) / "fingerprint.gguf"
             Fingerprint(self._model, self._options.n_ctx).write(path)
-            self._fingerprint = Running(self._model, self._options, path, self._plants)
+            self._fingerprint = self._probe(path)
         return self._fingerprint
+
+    def _probe(self, path: Path) -> Running:
+        """Start a server with a probe in the model's stead.
+
+        Raises:
+            StageUnobservedError: it has another file: a program around the real one may have a file of its own.
+        """
+        if self._not_probed:
+            raise StageUnobservedError(self._not_probed)
+        server = Running(self._model, self._options, path, self._plants)
+        try:
+            served = server.model_file()
+        except BaseException:
+            server.close()
+            raise
+        if served is not None and served.resolve() != path.resolve():
+            server.close()
+            self._not_probed = f"the program serves {served.name} and not the probe that it is started with"
+            raise StageUnobservedError(self._not_probed)
+        return server
 
     def _need_probes(self) -> None:
         if self._options.url is not None:

@@ -92,8 +92,8 @@ def _mechanism(golden: Tokens, observed: Tokens, hunks: Sequence[Hunk]) -> Chang
             return Change(key, key)
     if len(wanted) == len(found) and sum(one != other for one, other in zip(wanted, found, strict=True)) == 1:
         return Change(_ONE_FOR_ONE, "an id is another")
-    texts = [golden.pieces[int(hunk.at)] for hunk in hunks if golden.pieces and hunk.golden]
-    if texts and all(text.startswith(_MARKER) and len(text) > 2 for text in texts):
+    markers = {f"[{piece}]" for piece in golden.pieces or () if len(piece) > 2 and piece.startswith(_MARKER)}
+    if hunks and all(any(marker in hunk.golden for marker in markers) for hunk in hunks):
         return Change(_CONTROL, _CONTROL)
     for change in _of_the_text(golden, observed):
         return change
