@@ -409,7 +409,29 @@ class Unobserved(Value):
     reason: str
 
 
-Ending = Refusal | Failure | Unobserved
+class OwnError(Value):
+    """Code of ours raised while a stage was looked at: nothing is known of the stage, and nobody is at fault.
+
+    Attributes:
+        error: The name of the exception.
+        message: Its text.
+        place: Where in the harness it was raised.
+        traceback: The whole traceback, of both processes where a child raised it.
+    """
+
+    kind: Literal["error"] = "error"
+    error: str
+    message: str
+    place: str = ""
+    traceback: str = ""
+
+    def describe(self) -> str:
+        """Return one line for a human."""
+        said = " ".join(self.message.split())
+        return f"{self.error}{': ' if said else ''}{said}{' in ' if self.place else ''}{self.place}"
+
+
+Ending = Refusal | Failure | Unobserved | OwnError
 """How a stage ends that does not end with a value."""
 
 
@@ -426,7 +448,7 @@ class Observation(Value):
     tokens: Tokens | Ending | None = None
     generation: Generation | Ending | None = None
     reply: Reply | Ending | None = None
-    broke: Failure | Refusal | None = None
+    broke: Failure | Refusal | OwnError | None = None
     answered: Reply | None = None
 
 

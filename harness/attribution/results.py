@@ -19,9 +19,9 @@ from harness.values import Value
 
 SETUP, TRIALS = "bench.json", "trials.jsonl"
 
-Ended = Literal["judged", "no place", "raised", "leaks"]
-"""How a trial ended: with a verdict; the stack has no such place; the defect's own function raised; or something of it
-was still there after it had been taken out."""
+Ended = Literal["judged", "no place", "raised", "leaks", "error"]
+"""How a trial ended: with a verdict; the stack has no such place; the defect's own function raised; something of it was
+still there after it had been taken out; or code of ours raised."""
 
 
 class Conviction(Value):

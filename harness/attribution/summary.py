@@ -22,7 +22,16 @@ NOTHING: Final = "nothing"
 """The column of a matrix for what was not noticed."""
 
 Result = Literal[
-    "exact", "others too", "wrong kind", "wrong stage", "missed", "without effect", "no place", "raised", "leaks"
+    "exact",
+    "others too",
+    "wrong kind",
+    "wrong stage",
+    "missed",
+    "without effect",
+    "no place",
+    "raised",
+    "leaks",
+    "error",
 ]
 """What came of a defect: its stage and kind were named and no innocent stage convicted; they were named and an innocent
 stage convicted as well; the stage alone was right; another stage was named; the verdict does not speak against the
@@ -30,7 +39,9 @@ stack; no stage made anything else than without it; and how a trial ends without
 EFFECTIVE: Final[tuple[Result, ...]] = ("exact", "others too", "wrong kind", "wrong stage", "missed")
 WRONG: Final[tuple[Result, ...]] = ("wrong kind", "wrong stage", "missed")
 
-Both = Literal["both", "upstream only", "downstream only", "another stage", "none", "without effect", "not judged"]
+Both = Literal[
+    "both", "upstream only", "downstream only", "another stage", "none", "without effect", "not judged", "error"
+]
 """What was convicted of two defects in two stages."""
 
 
@@ -164,6 +175,7 @@ class Controls(Value):
         settings: The other settings under which the engine is healthy that were tried.
         alarms: Those that convict the clean stack.
         unjudged: Those in which a stage was never seen, or that could not be run.
+        errors: Those in which code of ours raised.
     """
 
     checks: int
@@ -171,6 +183,7 @@ class Controls(Value):
     settings: tuple[str, ...]
     alarms: tuple[Control, ...]
     unjudged: tuple[Control, ...]
+    errors: tuple[Control, ...] = ()
 
 
 class Summary(Value):
@@ -217,12 +230,17 @@ class Summary(Value):
         return tuple(one for one in self.defects if one.result in results)
 
     @property
-    def status(self) -> Literal["right", "wrong", "unjudged"]:
-        """Whether everything was as it should be; `unjudged` where no defect took effect or a control saw not all."""
+    def status(self) -> Literal["right", "wrong", "unjudged", "error"]:
+        """Whether everything was as it should be.
+
+        `error` where code of ours raised in a trial; `unjudged` where no defect took effect or a control saw not all.
+        """
+        if self.of("error") or any(one.result == "error" for one in self.pairs) or self.controls.errors:
+            return "error"
         badly_paired = any(one.result in ("another stage", "none") for one in self.pairs)
         if self.of(*WRONG, "raised", "leaks") or self.controls.alarms or badly_paired:
             return "wrong"
-        paired = any(one.result not in ("without effect", "not judged") for one in self.pairs)
+        paired = any(one.result not in ("without effect", "not judged", "error") for one in self.pairs)
         return "unjudged" if self.controls.unjudged or not (self.all.effective or paired) else "right"
 
 
@@ -357,7 +375,7 @@ def _pair(trial: Trial, defects: Sequence[Defect]) -> Pair:
     return Pair(
         ids=(upstream.id, downstream.id),
         stages=(upstream.stage, downstream.stage),
-        result=judged if trial.ended == "judged" else "not judged",
+        result=judged if trial.ended == "judged" else "error" if trial.ended == "error" else "not judged",
         convicted=convicted,
         line=trial.line if trial.ended == "judged" else trial.why,
     )
@@ -370,5 +388,8 @@ def _controls(trials: Sequence[Trial]) -> Controls:
         comparisons=sum(one.comparisons for one in trials),
         settings=tuple(dict.fromkeys(one.setting for one in trials if one.setting)),
         alarms=tuple(control for one, control in told if one.status == "convicted"),
-        unjudged=tuple(control for one, control in told if one.status not in ("clean", "convicted")),
+        unjudged=tuple(
+            control for one, control in told if one.status not in ("clean", "convicted") and one.ended != "error"
+        ),
+        errors=tuple(control for one, control in told if one.ended == "error"),
     )

@@ -113,6 +113,8 @@ def run(
     raised = next((said for said in map(_raised, checked.traces.values()) if said is not None), None)
     if raised is not None:
         return Trial(**made, ended="raised", why=raised), checked
+    if checked.verdict.status == "error":
+        return Trial(**made, ended="error", why=checked.verdict.line), checked
     changed, chained = ((), ()) if clean is None else differing(clean, checked)
     trial = Trial(
         **made,

@@ -20,8 +20,9 @@ from pydantic import Field
 
 from harness.check.checking import Progress, identities
 from harness.check.compare.inference import Floor
-from harness.check.compare.outcome import Comparison, Outcome
+from harness.check.compare.outcome import WORST, Comparison, Outcome
 from harness.check.noise import floor_of
+from harness.check.own import OwnSeenError
 from harness.check.running import RunningStack, open_stack
 from harness.check.swap import swapped
 from harness.check.trace import FIELDS, Run, Trace, Tracer
@@ -37,6 +38,7 @@ from harness.values import (
     Generation,
     ModelRef,
     Observation,
+    OwnError,
     Prompt,
     Refusal,
     Reply,
@@ -86,7 +88,8 @@ class Diff(Value):
         a: The first stack's name.
         b: The second's.
         model: The model's name.
-        status: `same`, `different`, or `unjudged` where nothing differs but a stage could not be compared.
+        status: `same`, `different`, `unjudged` where nothing differs but a stage could not be compared, or `error`
+            where code of ours raised.
         line: The diff in one line.
         verdict: The second stack held against the first, stage by stage.
         swaps: The swaps, of the stages that differ.
@@ -96,7 +99,7 @@ class Diff(Value):
     a: str
     b: str
     model: str
-    status: Literal["same", "different", "unjudged"]
+    status: Literal["same", "different", "unjudged", "error"]
     line: str
     verdict: Verdict
     swaps: tuple[Swap, ...]
@@ -250,19 +253,25 @@ class Pair:
         return case.model_copy(update={"options": case.options.model_copy(update={"clock": self._clock})})
 
     def _first(self, case: Case) -> Golden | str:
-        """Return what the first stack makes of a case, as a golden; or why it cannot be asked."""
+        """Return what the first stack makes of a case, as a golden; or why it cannot be asked.
+
+        Raises:
+            OwnSeenError: code of ours raised.
+        """
         tracer = Tracer(self._a)
         seen = tracer.chained(case, stream=False)
+        for value in (seen.broke, *(getattr(seen, field) for field in FIELDS.values())):
+            _seen(value)
         golden = _golden(case, self._a.model, seen)
         if golden is None:
             return _why(self._a.stack.name, seen)
         for stage in Stage:
             if golden.value(stage) is None or _without_numbers(golden.value(stage)):
                 # The whole call does not show this stage; asked alone, the part may.
-                golden = _with(golden, stage, tracer.stage(stage, golden))
+                golden = _with(golden, stage, _seen(tracer.stage(stage, golden)))
         self._seconds += tracer.seconds.get(Stage.INFERENCE, 0.0)
         if golden.reply is not None:
-            streamed = tracer.stage(Stage.POSTPROCESS, golden, Run.ISOLATED_STREAM)
+            streamed = _seen(tracer.stage(Stage.POSTPROCESS, golden, Run.ISOLATED_STREAM))
             golden = golden.model_copy(update={"streamed": streamed if isinstance(streamed, Reply) else None})
         return golden
 
@@ -303,6 +312,7 @@ class Pair:
             if golden.value(early) is None:
                 break
             comparison = self._judge.compare(early, golden, getattr(found, FIELDS[early]))
+            _seen(comparison.error)
             if comparison.outcome.bad or comparison.outcome is Outcome.UNOBSERVED:
                 return False
         return True
@@ -327,16 +337,16 @@ class Pair:
             policies = {(policy.stage, policy.rule): policy.reason for policy in running.stack.policies}
             judge = Judge(policies, self._floor)
             compared = [judge.compare(stage, golden, _dated(output, asked)) for output in outputs]
-            found.append(min(compared, key=lambda comparison: _WORST.index(comparison.outcome)))
+            found.append(min(compared, key=lambda comparison: WORST.index(comparison.outcome)))
         return Sides(a=found[0], b=found[1])
 
 
 _ASKED = frozenset({"chat_template_kwargs"})
-_WORST = (Outcome.FAILED, Outcome.DIVERGED, Outcome.UNOBSERVED, Outcome.EQUIVALENT, Outcome.EQUAL)
-_STATUS: Mapping[str, Literal["same", "different", "unjudged"]] = {
+_STATUS: Mapping[str, Literal["same", "different", "unjudged", "error"]] = {
     "convicted": "different",
     "clean": "same",
     "unjudged": "unjudged",
+    "error": "error",
 }
 
 
@@ -358,6 +368,17 @@ def _golden(case: Case, model: ModelRef, seen: Observation) -> Golden | None:
     for stage in Stage:
         golden = _with(golden, stage, values.get(FIELDS[stage]))
     return golden
+
+
+def _seen(value: Any) -> Any:
+    """Return what a stage made. Of an error of ours nothing can be made a golden, and nothing proven.
+
+    Raises:
+        OwnSeenError: it is one.
+    """
+    if isinstance(value, OwnError):
+        raise OwnSeenError(value)
+    return value
 
 
 def _why(stack: str, seen: Observation) -> str:
@@ -422,8 +443,10 @@ def _joint(one: Floor | None, other: Floor | None) -> Floor | None:
 
 def _line(a: str, b: str, verdict: Verdict, swaps: Sequence[Swap]) -> str:
     cases = len({result.case for result in verdict.results})
+    if verdict.status == "error":
+        return verdict.line
     if verdict.status == "clean":
-        compared = sum(result.isolated.outcome is not Outcome.UNOBSERVED for result in verdict.results)
+        compared = sum(result.isolated.outcome.seen for result in verdict.results)
         return f"{a} and {b} agree: five stages, {compared} comparisons in {cases} case{'s' if cases > 1 else ''}"
     if verdict.status == "unjudged":
         unseen = ", ".join(stage for stage, said in verdict.stages.items() if said.status == "unobserved")
@@ -446,6 +469,6 @@ def _said(comparison: Comparison) -> str:
         return "is equal to it"
     if comparison.outcome is Outcome.EQUIVALENT:
         return f"is, by its declared policy {comparison.policy}" if comparison.policy else "is equivalent to it"
-    if comparison.outcome is Outcome.UNOBSERVED:
+    if not comparison.outcome.seen:
         return f"is unobserved ({comparison.rule})"
     return "is not" if comparison.outcome is Outcome.DIVERGED else "fails"

@@ -49,7 +49,7 @@ class ServedRoute:
             proxy.seconds = self._server.answer_seconds()
         proxy.additions = self._server.additions(case, stream=stream)
         proxy.added = getattr(self._server, "added", frozenset())
-        proxy.exchanges.clear()
+        proxy.forget()
         found: dict[str, Any] = {}
         ended: Refusal | Failure | None = None
         try:
@@ -58,6 +58,8 @@ class ServedRoute:
             ended = refused.refusal
         except StageFailedError as failed:
             ended = failed.failure
+        if proxy.error is not None:
+            raise proxy.error
         if not proxy.exchanges:
             # Nothing left the client.
             return Observation(request=ended)

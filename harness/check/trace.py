@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field
 
+from harness.check.own import own_error
 from harness.check.running import RunningStack
 from harness.errors import UserError
 from harness.project.golden import Golden, decode_distributions, encode_distributions, write_file
@@ -28,6 +29,7 @@ from harness.values import (
     Failure,
     Generation,
     Observation,
+    OwnError,
     Prompt,
     Refusal,
     Reply,
@@ -180,7 +182,7 @@ class Tracer:
         found = self._attempt(Stage.INFERENCE, lambda: whole.chat(case, stream=stream))
         if isinstance(found, Observation):
             return found
-        if isinstance(found, Failure | Refusal):
+        if isinstance(found, Failure | Refusal | OwnError):
             return Observation(broke=found)
         return Observation(**dict.fromkeys(FIELDS.values(), found))
 
@@ -226,6 +228,10 @@ class Tracer:
             return failed.failure
         except StageUnobservedError as unobserved:
             return unobserved.unobserved
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever else is raised is ours, and ends this stage only
+            return own_error(error)
         finally:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
 

@@ -5,6 +5,7 @@
 3. A stage that is clean isolated, was fed golden input in the chained run and diverges all the same is run again: what
    then varies is nondeterminism, what stays is state. Nothing else is convicted, and what was not seen is not cleared.
 4. Where the server's answer is right and what its client hands on is not, the client is at fault.
+5. Where code of ours raised, nothing is known: it convicts nobody, clears nobody, and the verdict says so first.
 """
 
 from __future__ import annotations
@@ -18,14 +19,24 @@ from pydantic import Field
 from harness.check.compare import client, inference, postprocess, template, tokenization
 from harness.check.compare.inference import Floor
 from harness.check.compare.mechanism import with_parts
-from harness.check.compare.outcome import START, Comparison, Difference, Kind, Outcome, compare_endings, unobserved
+from harness.check.compare.outcome import (
+    START,
+    WORST,
+    Comparison,
+    Difference,
+    Kind,
+    Outcome,
+    compare_endings,
+    errored,
+    unobserved,
+)
+from harness.check.own import OwnSeenError, own_error
 from harness.check.root_causes import RootCause, grouped, parts_of
 from harness.check.trace import Run, Trace
 from harness.project.golden import Golden
 from harness.stage import Stage
-from harness.values import Failure, Generation, Prompt, Refusal, Reply, Tokens, Value
+from harness.values import Failure, Generation, OwnError, Prompt, Refusal, Reply, Tokens, Value
 
-_WORST = (Outcome.FAILED, Outcome.DIVERGED, Outcome.UNOBSERVED, Outcome.EQUIVALENT, Outcome.EQUAL)
 RERUNS = 2
 _NOTED = 6
 
@@ -54,6 +65,7 @@ class StageResult(Value):
         unexplained: Of one that is unexplained, the difference and the run it was seen in.
         streamed_only: Of one that is unexplained, that it was so only in the run with a stream.
         received: Of a client that is unexplained, that it is so of what it makes of the server's answer.
+        erred: What code of ours raised in a chained run; what raised in the isolated one is that comparison's.
     """
 
     stage: Stage
@@ -64,6 +76,12 @@ class StageResult(Value):
     unexplained: tuple[Run, Difference] | None = None
     streamed_only: bool = False
     received: bool = False
+    erred: OwnError | None = None
+
+    @property
+    def own_error(self) -> OwnError | None:
+        """What code of ours raised while the stage was looked at."""
+        return self.isolated.error or self.erred
 
 
 Evidence = Literal["isolated", "received", "stream", "state", "nondeterminism", "nodes", "file"]
@@ -111,18 +129,32 @@ class Seen(Value):
     why: str | None = None
 
 
+class OwnErrors(Value):
+    """One error of our own, and what could not be judged for it.
+
+    Attributes:
+        stage: The stage that was looked at.
+        cases: The cases.
+        error: What was raised, in the first of them.
+    """
+
+    stage: Stage
+    cases: tuple[str, ...]
+    error: OwnError
+
+
 class StageVerdict(Value):
     """What is said of one stage.
 
     Attributes:
-        status: `convicted`, `cleared`, `inherits` (cleared on golden input, but fed by a convicted stage) or
-            `unobserved`.
+        status: `convicted`, `cleared`, `inherits` (cleared on golden input, but fed by a convicted stage),
+            `unobserved`, or `error` (code of ours raised while it was looked at).
         outcomes: How many cases had each isolated outcome.
         why: One line.
         seen: Of inference, how; None where nobody has said.
     """
 
-    status: Literal["convicted", "cleared", "inherits", "unobserved"]
+    status: Literal["convicted", "cleared", "inherits", "unobserved", "error"]
     outcomes: dict[Outcome, int] = Field(default_factory=dict)
     why: str
     seen: Seen | None = None
@@ -134,22 +166,25 @@ class Verdict(Value):
     Attributes:
         stack: The stack's name.
         model: The model's name.
-        status: `convicted`, `clean`, or `unjudged` where nothing is convicted but a stage was never seen.
+        status: `convicted`, `clean`, `unjudged` where nothing is convicted but a stage was never seen, or `error`
+            where code of ours raised, whatever else was found.
         line: The verdict in one line.
         stages: What is said of each stage.
         findings: The root causes, in stage order; of one stage that of most cases first.
         results: Every stage of every case.
         notes: What a reader must know beside: policies relied on, cases that could not be asked.
+        errors: The errors of our own.
     """
 
     stack: str
     model: str
-    status: Literal["convicted", "clean", "unjudged"]
+    status: Literal["convicted", "clean", "unjudged", "error"]
     line: str
     stages: dict[Stage, StageVerdict]
     findings: tuple[Finding, ...]
     results: tuple[StageResult, ...]
     notes: tuple[str, ...] = ()
+    errors: tuple[OwnErrors, ...] = ()
 
 
 # One case
@@ -186,12 +221,18 @@ class Judge:
         if stage is Stage.POSTPROCESS and Run.ISOLATED_STREAM in trace.runs:
             streamed = golden.model_copy(update={"reply": golden.streamed or golden.reply})
             seen.append(self.compare(stage, streamed, trace.output(Run.ISOLATED_STREAM, stage)))
-        return min(seen, key=lambda comparison: _WORST.index(comparison.outcome))
+        return min(seen, key=lambda comparison: WORST.index(comparison.outcome))
 
     def compare(self, stage: Stage, golden: Golden, observed: object) -> Comparison:
-        """Compare one stage's output with its golden, and say of which parts a difference consists."""
-        comparison = self._compared(stage, golden, observed)
-        return with_parts(comparison, golden.value(stage), observed, golden.request)
+        """Compare one stage's output with its golden, and say of which parts a difference consists.
+
+        A comparison that raises is an error of ours.
+        """
+        try:
+            comparison = self._compared(stage, golden, observed)
+            return with_parts(comparison, golden.value(stage), observed, golden.request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it speaks against nobody
+            return errored(own_error(error))
 
     def _compared(self, stage: Stage, golden: Golden, observed: object) -> Comparison:
         expected = golden.value(stage)
@@ -220,6 +261,10 @@ class Judge:
                 )
                 continue
             comparison, follows = self._chained_stage(stage, golden, trace, run)
+            if comparison.error is not None:
+                # What got its output was fed nobody knows what.
+                results[stage] = result.model_copy(update={"erred": comparison.error})
+                return
             if comparison.outcome is Outcome.UNOBSERVED:
                 if _same_ids(golden, trace.output(run, stage)):
                     # Not its numbers, but its ids are the golden's: what comes next got golden input.
@@ -237,9 +282,14 @@ class Judge:
             if comparison.outcome.bad or not follows:
                 source = stage
 
-    def _broken(self, golden: Golden, broke: Failure | Refusal, run: Run, results: dict[Stage, StageResult]) -> None:
+    def _broken(
+        self, golden: Golden, broke: Failure | Refusal | OwnError, run: Run, results: dict[Stage, StageResult]
+    ) -> None:
         """The chained call as a whole ended: explained where a stage fails alone, else the last one has to answer."""
         last = Stage.INFERENCE if Stage.INFERENCE in results else list(results)[-1]
+        if isinstance(broke, OwnError):
+            results[last] = results[last].model_copy(update={"erred": broke})
+            return
         difference = compare_endings(golden.value(last), broke)
         assert difference is not None
         if any(result.isolated.outcome.bad for result in results.values()) or difference.difference is None:
@@ -262,7 +312,10 @@ class Judge:
     def _answered_right(self, golden: Golden, trace: Trace, run: Run) -> bool:
         """Return whether the server's own answer is known and not bad."""
         answered = trace.runs[run].answered
-        return answered is not None and not self._reply(golden, trace, run, answered).outcome.bad
+        if answered is None:
+            return False
+        outcome = self._reply(golden, trace, run, answered).outcome
+        return outcome.seen and not outcome.bad
 
     def _reply(self, golden: Golden, trace: Trace, run: Run, observed: object) -> Comparison:
         if run in trace.replays:
@@ -271,6 +324,8 @@ class Judge:
 
     def _against_replay(self, observed: object, replay: object) -> Comparison:
         """The sampler left the golden's ids within the noise: the same ids must give the same reply again."""
+        if isinstance(replay, OwnError):
+            return errored(replay)
         if isinstance(replay, Failure):
             failed = compare_endings(None, replay)
             assert failed is not None
@@ -278,7 +333,10 @@ class Judge:
         if not isinstance(replay, Reply):
             return unobserved("its own ids could not be replayed")
         expected = replay.model_copy(update={"withheld": 0})
-        return postprocess.compare(expected, observed, {})  # type: ignore[arg-type]
+        try:
+            return postprocess.compare(expected, observed, {})  # type: ignore[arg-type]
+        except Exception as error:  # noqa: BLE001 - as in `compare`
+            return errored(own_error(error))
 
 
 def _unexplained(result: StageResult, run: Run, difference: Difference) -> dict[str, object]:
@@ -313,22 +371,26 @@ def convict(
         stack: The stack's name.
         model: The model's name.
         results: Every stage of every case.
-        explain: Tells state from nondeterminism, by running the case again; asked only for unexplained results.
+        explain: Tells state from nondeterminism, by running the case again; asked only for unexplained results, and
+            raises `OwnSeenError` where code of ours raises in that run.
         same: Why a stage is cleared, in a few words.
     """
-    results = _one_start(results)
-    findings = tuple(finding for stage in Stage for finding in _findings(stage, results, explain))
+    results, explained = _explained(_one_start(results), explain)
+    errors = _errors(results)
+    findings = tuple(finding for stage in Stage for finding in _findings(stage, results, explained, errors))
     convicted = {finding.stage for finding in findings}
     stages = {stage: _stage_verdict(stage, results, findings, convicted, same) for stage in Stage}
     unseen = [stage for stage, verdict in stages.items() if verdict.status == "unobserved"]
     cases = len({result.case for result in results})
-    status: Literal["convicted", "clean", "unjudged"]
-    if findings:
+    status: Literal["convicted", "clean", "unjudged", "error"]
+    if errors:
+        status, line = "error", _line(findings, cases, errors)
+    elif findings:
         status, line = "convicted", _line(findings, cases)
     elif unseen:
         status, line = "unjudged", f"could not judge: {', '.join(unseen)} unobserved"
     else:
-        compared = sum(result.isolated.outcome is not Outcome.UNOBSERVED for result in results)
+        compared = sum(result.isolated.outcome.seen for result in results)
         status, line = "clean", f"clean: five stages cleared, {compared} comparisons in {cases} {_cases(cases)}"
     return Verdict(
         stack=stack,
@@ -339,6 +401,7 @@ def convict(
         findings=findings,
         results=tuple(results),
         notes=tuple(_notes(results)),
+        errors=errors,
     )
 
 
@@ -351,8 +414,8 @@ def adding(verdict: Verdict, finding: Finding) -> Verdict:
     )
     return verdict.model_copy(
         update={
-            "status": "convicted",
-            "line": _line(findings, len({result.case for result in verdict.results})),
+            "status": "error" if verdict.errors else "convicted",
+            "line": _line(findings, len({result.case for result in verdict.results}), verdict.errors),
             "stages": {**verdict.stages, finding.stage: said},
             "findings": tuple(sorted(findings, key=lambda one: list(Stage).index(one.stage))),
         }
@@ -389,11 +452,19 @@ def _leading(findings: Sequence[Finding]) -> Finding:
 def with_findings(verdict: Verdict, findings: Sequence[Finding]) -> Verdict:
     """Return a verdict whose findings are of another kind, or have more to say; their stages and cases stay."""
     cases = len({result.case for result in verdict.results})
-    return verdict.model_copy(update={"findings": tuple(findings), "line": _line(findings, cases)})
+    return verdict.model_copy(update={"findings": tuple(findings), "line": _line(findings, cases, verdict.errors)})
 
 
-def _line(findings: Sequence[Finding], cases: int) -> str:
-    """Return the verdict that convicts, in one line."""
+def _line(findings: Sequence[Finding], cases: int, errors: Sequence[OwnErrors] = ()) -> str:
+    """Return the verdict that convicts, in one line; what went wrong of our own comes first."""
+    if errors:
+        first_error = errors[0]
+        said = (
+            f"{first_error.error.describe()} [{first_error.stage}, {len(first_error.cases)} of {cases} {_cases(cases)}]"
+        )
+        if not findings:
+            return f"an error of our own, so nobody is convicted: {said}"
+        return f"an error of our own: {said}; apart from it: {_line(findings, cases)}"
     first, *others = [stage for stage in Stage if any(finding.stage is stage for finding in findings)]
     main = _leading([finding for finding in findings if finding.stage is first])
     line = f"convicted: {first} ({main.kind}): {main.summary} [{len(main.cases)} of {cases} {_cases(cases)}]"
@@ -421,19 +492,62 @@ def _one_start(results: Sequence[StageResult]) -> Sequence[StageResult]:
     ]
 
 
+_Why = Literal["state", "nondeterminism"]
+
+
+def _explained(
+    results: Sequence[StageResult], explain: Callable[[StageResult], _Why]
+) -> tuple[Sequence[StageResult], Mapping[tuple[Stage, str], _Why]]:
+    """Explain what shows only in the chain; nothing where code of ours raised, as nothing is then convicted for it."""
+    if any(result.own_error is not None for result in results):
+        return results, {}
+    found: dict[tuple[Stage, str], _Why] = {}
+    told = list(results)
+    for at, result in enumerate(results):
+        if result.unexplained is not None and not result.received:
+            try:
+                found[result.stage, result.case] = explain(result)
+            except OwnSeenError as seen:
+                told[at] = result.model_copy(update={"erred": seen.own})
+    return told, found
+
+
+def _errors(results: Sequence[StageResult]) -> tuple[OwnErrors, ...]:
+    """Group the errors of our own by stage and by what they say."""
+    groups: dict[tuple[Stage, str], list[tuple[str, OwnError]]] = {}
+    for result in results:
+        if result.own_error is not None:
+            key = result.stage, result.own_error.describe()
+            groups.setdefault(key, []).append((result.case, result.own_error))
+    return tuple(
+        OwnErrors(stage=stage, cases=tuple(case for case, _ in members), error=members[0][1])
+        for (stage, _), members in sorted(groups.items(), key=lambda group: list(Stage).index(group[0][0]))
+    )
+
+
 def _findings(
     stage: Stage,
     results: Sequence[StageResult],
-    explain: Callable[[StageResult], Literal["state", "nondeterminism"]],
+    reasons: Mapping[tuple[Stage, str], _Why],
+    errors: Sequence[OwnErrors],
 ) -> Iterable[Finding]:
-    """Return the root causes of a stage, the one that explains most cases first."""
+    """Return the root causes of a stage, the one that explains most cases first.
+
+    Where code of ours raised, what stays is what another stage did on golden input alone.
+    """
+    if any(error.stage is stage for error in errors):
+        return
     own = [r for r in results if r.stage is stage]
     isolated = [r for r in own if r.isolated.outcome.bad]
     none_right = all(r.isolated.outcome.bad or r.isolated.outcome is Outcome.UNOBSERVED for r in own)
     parts = [(r, part) for r in isolated if r.isolated.difference for part in parts_of(r.isolated.difference)]
     yield from _told(stage, parts, "isolated", none_right=none_right)
+    if errors:
+        return
     unexplained = [r for r in own if r.unexplained is not None]
-    explained: list[tuple[StageResult, Evidence]] = [(r, "received" if r.received else explain(r)) for r in unexplained]
+    explained: list[tuple[StageResult, Evidence]] = [
+        (r, "received" if r.received else reasons[r.stage, r.case]) for r in unexplained
+    ]
     explained = [(r, "stream" if why == "state" and r.streamed_only else why) for r, why in explained]
     evidences: tuple[Evidence, ...] = ("received", "stream", "state", "nondeterminism")
     for evidence in evidences:
@@ -496,7 +610,11 @@ def _stage_verdict(
     outcomes: dict[Outcome, int] = {}
     for result in own:
         outcomes[result.isolated.outcome] = outcomes.get(result.isolated.outcome, 0) + 1
-    seen = sum(count for outcome, count in outcomes.items() if outcome is not Outcome.UNOBSERVED)
+    seen = sum(count for outcome, count in outcomes.items() if outcome.seen)
+    erred = [result.own_error for result in own if result.own_error is not None]
+    if erred:
+        why = f"an error of our own in {len(erred)} of {len(own)} {_cases(len(own))}: {erred[0].describe()}"
+        return StageVerdict(status="error", outcomes=outcomes, why=why)
     if stage in convicted:
         mine = [finding for finding in findings if finding.stage is stage]
         return StageVerdict(
@@ -535,11 +653,18 @@ def _notes(results: Sequence[StageResult]) -> Iterable[str]:
 def explain_by_rerun(
     judge: Judge, golden: Golden, result: StageResult, rerun: Rerun
 ) -> Literal["state", "nondeterminism"]:
-    """Run an unexplained case again: where the difference stays it rests on state, where it goes it is chance."""
+    """Run an unexplained case again: where the difference stays it rests on state, where it goes it is chance.
+
+    Raises:
+        OwnSeenError: code of ours raised in that run.
+    """
     assert result.unexplained is not None
     run, _ = result.unexplained
     for _ in range(RERUNS):
         again = judge.case(golden, rerun(golden, run))
+        erred = next((one.own_error for one in again if one.own_error is not None), None)
+        if erred is not None:
+            raise OwnSeenError(erred)
         if not any(one.stage is result.stage and one.unexplained is not None for one in again):
             return "nondeterminism"
     return "state"

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import UserError
+from harness.process.owner import as_the_parts
 from harness.values import Json
 
 Answer = Json | list[Json]
@@ -103,4 +104,5 @@ def _called(function: Callable[..., Any], arguments: Mapping[str, Any], *given: 
     try:
         return function(*given, **arguments)
     except Exception as error:
-        raise DefectError(f"{type(error).__name__}: {error}") from error
+        # The defect is in the part, whose error this is.
+        raise as_the_parts(DefectError(f"{type(error).__name__}: {error}")) from error

@@ -109,8 +109,12 @@ class HurtReference:
         options = golden.case.options.model_dump(mode="json")
         try:
             text: str | None = worker.call(method, given=given, options=options, **keywords)
-        except (RemoteError, WorkerDiedError):
+        except WorkerDiedError:
             return None
+        except RemoteError as error:
+            if error.whose == "part":
+                return None
+            raise
         return None if text is None else Prompt(text=text)
 
     def _body(self, edit: Callable[..., Any], golden: Golden) -> Request | None:

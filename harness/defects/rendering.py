@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.defects.defect import Place
-from harness.defects.places import planted
+from harness.defects.places import DefectError, planted
 from harness.parts import local_time
+from harness.process.owner import is_the_parts
 from harness.reference.transformers_renderer import TransformersRenderer
 from harness.values import CaseOptions, Json
 
@@ -46,7 +47,10 @@ class HurtRenderer:
                 template = f"{{# {function} {sorted(arguments.items())} #}}{template}"
                 edit(self._renderer.environment(template))
             return self._rendered(template, given, CaseOptions.model_validate(options))
-        except Exception:  # noqa: BLE001 - a template that is hurt may raise anything
+        except Exception as error:
+            # A template that is hurt may raise anything.
+            if not (is_the_parts(error) or isinstance(error, DefectError)):
+                raise
             return None
 
     def healthy(self, given: Json, options: Json) -> str:
@@ -60,7 +64,7 @@ class HurtRenderer:
 
     def _rendered(self, template: str, given: Json, options: CaseOptions) -> str:
         keywords: Json = {**self._special_texts, **options.template_kwargs}
-        if given["tool_choice"] is not None:
+        if given.get("tool_choice") is not None:
             keywords["tool_choice"] = given["tool_choice"]
         return self._renderer.render(
             template,

@@ -23,6 +23,7 @@ import numpy as np
 from harness.check.checking import judge_of
 from harness.check.compare.inference import divergences
 from harness.check.compare.outcome import Difference, Outcome
+from harness.check.own import OwnSeenError
 from harness.check.running import RunningStack, around_its_model, open_stack
 from harness.check.trace import Run, Trace, Tracer
 from harness.check.verdict import Finding, Judge, Verdict, adding, with_findings
@@ -309,6 +310,8 @@ def _agree(judge: Judge, stage: Stage, expected: Golden, trace: Trace) -> bool:
 
 def _is_right(judge: Judge, stage: Stage, golden: Golden, trace: Trace) -> bool:
     comparison = judge.isolated(stage, golden, trace)
+    if comparison.error is not None:
+        raise OwnSeenError(comparison.error)
     return not comparison.outcome.bad and comparison.outcome is not Outcome.UNOBSERVED
 
 

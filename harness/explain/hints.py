@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+from harness.check.own import OwnSeenError
 from harness.check.running import RunningStack
 from harness.check.trace import Run, Tracer
 from harness.check.verdict import Finding, Verdict
@@ -20,7 +21,7 @@ from harness.errors import UserError
 from harness.models.cache import remembered_sha256
 from harness.project.golden import Golden
 from harness.stage import Stage
-from harness.values import ModelRef, Prompt, Reply, Request, Tokens
+from harness.values import ModelRef, OwnError, Prompt, Reply, Request, Tokens
 
 _CASES = 4
 """How many cases of a finding a defect must give exactly."""
@@ -83,7 +84,10 @@ def _gives(made: object, observed: object, healthy: object) -> bool:
 
 
 def _observed(running: RunningStack, stage: Stage, golden: Golden) -> object:
-    return _essence(Tracer(running).stage(stage, golden, Run.ISOLATED))
+    seen = Tracer(running).stage(stage, golden, Run.ISOLATED)
+    if isinstance(seen, OwnError):
+        raise OwnSeenError(seen)
+    return _essence(seen)
 
 
 def _essence(value: object) -> object:

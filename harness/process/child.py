@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.errors import UserError
 from harness.process.worker import RemoteError, Worker, WorkerDiedError
-from harness.stage import StageFailedError, StageRefusedError
+from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Failure, Refusal
 
 
@@ -18,7 +19,7 @@ class Child:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self._no_start: Failure | None = None
+        self._no_start: RemoteError | Failure | None = None
 
     def close(self) -> None:
         """End it."""
@@ -28,41 +29,53 @@ class Child:
         """Start it where it does not run.
 
         Raises:
-            StageFailedError: it does not start, now or before.
+            StageFailedError: it does not start, now or before: its own constructor raised, its package cannot be
+                imported, or it died.
+            StageUnobservedError: it has changed inside, and cannot be looked at.
+            UserError: the user can mend what keeps it from starting.
+            RemoteError: code of ours raised.
         """
         if self._no_start is None:
             try:
                 self.worker.start()
             except RemoteError as error:
-                said = Refusal.of(error.error, error.message)
-                self._no_start = Failure(reason="start", message=f"{said.error}: {said.message}", log=error.log)
+                self._no_start = _start_of(error) if error.whose == "part" else error
             except WorkerDiedError as death:
                 ended = death.failure.model_copy(update={"log": ()}).describe()
                 self._no_start = death.failure.model_copy(update={"reason": "start", "message": ended})
-        if self._no_start is not None:
+        if isinstance(self._no_start, Failure):
             raise StageFailedError(self._no_start)
+        if self._no_start is not None:
+            raise _told(self._no_start)
 
     def call(self, method: str, /, **arguments: Any) -> Any:
         """Call a method of what it serves.
 
         Raises:
+            StageRefusedError: the part raised an error of its own.
             StageFailedError: it does not start, died, or took too long.
-            RemoteError: the method raised: a defect of ours, where the part's own errors are caught in the child.
+            StageUnobservedError: it does not show what was to be seen.
+            UserError: the user can mend what went wrong.
+            RemoteError: code of ours raised.
         """
         self.start()
         try:
             return self.worker.call(method, **arguments)
         except WorkerDiedError as death:
             raise StageFailedError(death.failure) from death
-
-    def ask(self, method: str, /, **arguments: Any) -> Any:
-        """Call a method that lets the part's own errors through.
-
-        Raises:
-            StageRefusedError: the part raised an error.
-            StageFailedError: it does not start, died, or took too long.
-        """
-        try:
-            return self.call(method, **arguments)
         except RemoteError as error:
-            raise StageRefusedError(Refusal.of(error.error, error.message)) from error
+            raise _told(error) from error
+
+
+def _told(error: RemoteError) -> Exception:
+    """Return what an exception of the child is to a stage; one of ours stays what it is."""
+    if error.whose == "part":
+        return StageRefusedError(Refusal.of(error.error, error.message))
+    if error.whose == "unobserved":
+        return StageUnobservedError(error.message)
+    return UserError(error.message) if error.whose == "user" else error
+
+
+def _start_of(error: RemoteError) -> Failure:
+    said = Refusal.of(error.error, error.message)
+    return Failure(reason="start", message=f"{said.error}: {said.message}", log=error.log)

@@ -43,6 +43,7 @@ class Server:
 
         Raises:
             StageFailedError: it does not start, or has died.
+            RemoteError: code of ours raised.
         """
         self._connected()
         return self._where()
@@ -78,6 +79,8 @@ class Server:
         except RemoteError as error:
             self._disconnect()
             self.child.worker.close()
+            if error.whose != "part":
+                raise
             failure = Failure(reason="crash", message=error.message, log=error.log)
             raise StageFailedError(failure) from error
 

@@ -24,10 +24,14 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from harness.errors import ModelFileError, UserError
+from harness.process import owner
+from harness.process.upstream import gone
+from harness.stage import StageUnobservedError
 from harness.values import Failure
 
 _LENGTH = struct.Struct("<Q")
@@ -38,6 +42,10 @@ _LOG_LIMIT = 16 << 20
 _ARRAY_TYPES = {"float32", "int32"}
 _MAX_MESSAGE = 1 << 32
 
+Whose = Literal["part", "ours", "unobserved", "user"]
+"""Whose an exception of the child is: the real part's own; ours; nobody's, as the part does not show what was to be
+seen; or the user's, who can mend what it says."""
+
 
 class RemoteError(Exception):
     """An ordinary exception that the called code raised in the child.
@@ -47,10 +55,12 @@ class RemoteError(Exception):
         message: Its text.
         traceback: Where in the child it was raised, for a defect of ours.
         log: The last lines that the child had written by then.
+        whose: Whose it is; see `harness.process.owner`.
     """
 
-    def __init__(self, error: str, message: str, traceback: str, log: tuple[str, ...]) -> None:
+    def __init__(self, error: str, message: str, traceback: str, log: tuple[str, ...], whose: Whose = "ours") -> None:
         super().__init__(f"{error}: {message}")
+        self.whose = whose
         self.log = log
         self.error = error
         self.message = message
@@ -208,7 +218,9 @@ class Worker:
             self._kill()
             raise
         if "error" in answer:
-            raised = RemoteError(answer["error"], answer["message"], answer["traceback"], self.log_tail())
+            raised = RemoteError(
+                answer["error"], answer["message"], answer["traceback"], self.log_tail(), answer["whose"]
+            )
             if "init" in message:
                 self.close()
             raise raised
@@ -349,9 +361,10 @@ def _serve(target: str, reads: int, writes: int, memory: int | None) -> None:
             else:
                 result = getattr(served, message["method"])(**message["arguments"])
             encoded = _encode({"result": result})
-        except Exception as error:  # noqa: BLE001 - whatever the part raises is the answer
+        except Exception as error:  # noqa: BLE001 - whatever is raised is the answer
             encoded = _encode(_describe(error))
-        _send(answers, encoded)
+        ours = owner.noted()
+        _send(answers, encoded if ours is None else _encode(_describe(ours)))
 
 
 def _end_with(parent: int) -> None:
@@ -374,7 +387,15 @@ def imported(target: str) -> Any:
 
 
 def _make(target: str, init: Mapping[str, Any]) -> Any:
-    return imported(target)(**init)
+    try:
+        return imported(target)(**init)
+    except Exception as error:
+        if owner.is_unimportable(error, target) or isinstance(error, ModelFileError):
+            # It cannot start here, or not with this file.
+            owner.as_the_parts(error)
+        elif missing := owner.missing_name(error, target):
+            raise gone(*missing) from error
+        raise
 
 
 def _describe(error: Exception) -> dict[str, str]:
@@ -384,7 +405,16 @@ def _describe(error: Exception) -> dict[str, str]:
         "error": type(error).__name__,
         "message": str(error),
         "traceback": "".join(traceback.format_exception(error)),
+        "whose": _whose(error),
     }
+
+
+def _whose(error: Exception) -> Whose:
+    if owner.is_the_parts(error):
+        return "part"
+    if isinstance(error, StageUnobservedError):
+        return "unobserved"
+    return "user" if isinstance(error, UserError) else "ours"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from harness.errors import MissingPackageError
+from harness.errors import MissingPackageError, UserError
 from harness.parts import local_time
+from harness.process.owner import is_the_parts, our_own
 from harness.process.worker import RemoteError, Worker, WorkerDiedError
 from harness.reference.transformers_renderer import Clock, TransformersRenderer
 from harness.stage import StageFailedError, StageRefusedError
@@ -62,8 +63,10 @@ class ReferenceTemplate:
         """Render a request.
 
         Raises:
-            StageRefusedError: the template or the renderer raised.
+            StageRefusedError: the template raised, or what renders it.
             StageFailedError: it did not end in time, or needed too much memory.
+            UserError: transformers has changed inside, and cannot be asked.
+            RemoteError: code of ours raised.
         """
         try:
             seen = self._worker.call(
@@ -74,6 +77,10 @@ class ReferenceTemplate:
                 options=options.model_dump(mode="json"),
             )
         except RemoteError as error:
+            if error.whose == "unobserved":
+                raise UserError(error.message, "install one of those") from error
+            if error.whose != "part":
+                raise
             message = error.message.strip().splitlines()[0] if error.message.strip() else ""
             raise StageRefusedError(Refusal(error=error.error, message=message)) from error
         except WorkerDiedError as death:
@@ -89,7 +96,8 @@ class _MarkedClock:
     @staticmethod
     def strftime(form: str, /) -> str:
         """Return the format itself, marked."""
-        return f"{_DATE_START}{form}{_DATE_END}"
+        with our_own():
+            return f"{_DATE_START}{form}{_DATE_END}"
 
 
 class Renderer:
@@ -157,14 +165,21 @@ class Renderer:
         """
         try:
             rendered = self._text(messages, tools, given, keywords, opens=opens, clock=_MarkedClock())
-        except Exception:  # noqa: BLE001 - a template may do anything to what it takes for a date
+        except Exception as error:
+            # A template may do anything to what it takes for a date.
+            if not is_the_parts(error):
+                raise
             return []
         spans: list[tuple[int, int, str]] = []
         parts: list[str] = []
         length = 0
         for piece in _DATE.split(rendered):
             is_date = piece.startswith(_DATE_START)
-            shown = given.clock.strftime(piece[1:-1]) if is_date else piece
+            try:
+                shown = given.clock.strftime(piece[1:-1]) if is_date else piece
+            except ValueError:
+                # What the template asks for is no format.
+                return []
             if is_date:
                 spans.append((length, length + len(shown), piece[1:-1]))
             parts.append(shown)
@@ -179,9 +194,9 @@ class Renderer:
         transformers marks such text with two private-use characters; a render of the marked messages shows where it
         went. Where the marks change the render otherwise, the spans are not known and none are returned.
         """
-        library = self._renderer.library
-        mark = library.mark_control_tokens
-        start, end = library._CONTROL_TOKEN_START, library._CONTROL_TOKEN_END
+        private = self._renderer.private
+        mark = private("mark_control_tokens")
+        start, end = private("_CONTROL_TOKEN_START"), private("_CONTROL_TOKEN_END")
         marked = mark(messages, self._control_tokens)
         marked_tools = mark(tools, self._control_tokens)
         if (marked, marked_tools) == (messages, tools):

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from harness.process.owner import our_own, the_parts_own
+from harness.process.upstream import private
 from harness.values import Json
+
+_PACKAGE = "transformers"
 
 
 class Clock(Protocol):
@@ -23,7 +27,8 @@ class _Standing:
 
     def now(self) -> Clock:
         """Return the time."""
-        return self._clock
+        with our_own():
+            return self._clock
 
 
 class TransformersRenderer:
@@ -47,16 +52,30 @@ class TransformersRenderer:
 
     def compile(self, source: str) -> None:
         """Compile a template. The library keeps the last 128; whatever Jinja2 raises comes through."""
-        self.library._compile_jinja_template(source)
+        self._compiled(source)
 
     def environment(self, source: str) -> Any:
         """Return the Jinja2 environment in which a template is compiled; whatever Jinja2 raises comes through."""
-        return self.library._compile_jinja_template(source).environment
+        return self._compiled(source).environment
 
     def given(self, messages: Sequence[Json]) -> list[Json]:
         """Return messages as a template gets them: reasoning under all names that templates know it by."""
-        plain: list[Json] = self.library._alias_reasoning_fields(self.library._plain_template_data(list(messages)))
-        return plain
+        plain = self.private("_plain_template_data")
+        aliased: list[Json] = self.private("_alias_reasoning_fields")(plain(list(messages)))
+        return aliased
+
+    def private(self, name: str) -> Any:
+        """Return what the library does not promise to keep.
+
+        Raises:
+            StageUnobservedError: it is gone.
+        """
+        return private(self.library, name, _PACKAGE)
+
+    def _compiled(self, source: str) -> Any:
+        compile_template = self.private("_compile_jinja_template")
+        with the_parts_own():
+            return compile_template(source)
 
     def render(
         self,
@@ -68,7 +87,7 @@ class TransformersRenderer:
         opens: bool,
         clock: Clock,
     ) -> str:
-        """Return the text; whatever the template raises comes through.
+        """Return the text; whatever the template raises comes through, marked as its own.
 
         Args:
             source: The template.
@@ -78,16 +97,17 @@ class TransformersRenderer:
             opens: Whether the assistant's turn is opened (`add_generation_prompt`).
             clock: What `strftime_now` asks; a `datetime` without a zone, as the real clock gives.
         """
-        real = self.library.datetime
+        real, render = self.private("datetime"), self.private("render_jinja_template")
         self.library.datetime = _Standing(clock)
         try:
-            rendered, _ = self.library.render_jinja_template(
-                conversations=[messages],
-                tools=tools,
-                chat_template=source,
-                add_generation_prompt=opens,
-                **variables,
-            )
+            with the_parts_own():
+                rendered, _ = render(
+                    conversations=[messages],
+                    tools=tools,
+                    chat_template=source,
+                    add_generation_prompt=opens,
+                    **variables,
+                )
         finally:
             self.library.datetime = real
         assert isinstance(rendered[0], str)

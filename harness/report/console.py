@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from harness.project.overview import Overview
     from harness.reference.record import Recorded
 
-_STATUS_STYLE = {"cleared": "green", "convicted": "bold red", "inherits": "yellow", "unobserved": "bold yellow"}
-_VERDICT_STYLE = {"clean": "bold green", "convicted": "bold red", "unjudged": "bold yellow"}
+_STATUS_STYLE = {
+    "cleared": "green",
+    "convicted": "bold red",
+    "inherits": "yellow",
+    "unobserved": "bold yellow",
+    "error": "bold magenta",
+}
+_VERDICT_STYLE = {"clean": "bold green", "convicted": "bold red", "unjudged": "bold yellow", "error": "bold magenta"}
 DIFF_WORDS = {"convicted": "differs", "cleared": "agrees"}
 """What the statuses of a verdict are called where two stacks are held against each other and none is right."""
 _HUNKS = 3

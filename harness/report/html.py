@@ -51,6 +51,7 @@ _TONES = {
     "convicted": "bad",
     "inherits": "warn",
     "unobserved": "unknown",
+    "error": "unknown",
 }
 _OUTCOME_TONES = {
     Outcome.EQUAL: "good",
@@ -58,6 +59,7 @@ _OUTCOME_TONES = {
     Outcome.DIVERGED: "bad",
     Outcome.FAILED: "bad",
     Outcome.UNOBSERVED: "unknown",
+    Outcome.ERROR: "unknown",
 }
 
 

@@ -79,6 +79,9 @@ def _test(sheet: Sheet, result: StageResult) -> Xml.Element:
     outcome, difference = outcome_of(result), difference_of(result)
     if outcome is Outcome.UNOBSERVED:
         Xml.SubElement(test, "skipped", message=plain(result.isolated.rule))
+    elif result.own_error is not None:
+        ended = Xml.SubElement(test, "error", message=plain(result.own_error.describe()), type="harness")
+        ended.text = plain(result.own_error.traceback)
     elif outcome.bad and difference is not None:
         tag = "failure" if outcome is Outcome.DIVERGED else "error"
         ended = Xml.SubElement(test, tag, message=plain(difference.summary), type=difference.kind)

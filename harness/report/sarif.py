@@ -103,7 +103,10 @@ def _unobserved(sheet: Sheet) -> Iterator[dict[str, Any]]:
     unseen: dict[tuple[Stage, str], list[str]] = {}
     for case in sheet.cases:
         for result in case.results:
-            if result.isolated.outcome is Outcome.UNOBSERVED:
+            if result.own_error is not None:
+                said = f"an error of our own: {result.own_error.describe()}"
+                unseen.setdefault((result.stage, said), []).append(case.name)
+            elif result.isolated.outcome is Outcome.UNOBSERVED:
                 unseen.setdefault((result.stage, result.isolated.rule), []).append(case.name)
     for (stage, reason), cases in unseen.items():
         yield {

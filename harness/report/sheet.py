@@ -26,13 +26,19 @@ if TYPE_CHECKING:
     from harness.check.checking import Checked
     from harness.check.diff import Compared
 
-_STATUS: Mapping[str, Literal["good", "bad", "unknown"]] = {"clean": "good", "convicted": "bad", "unjudged": "unknown"}
+_STATUS: Mapping[str, Literal["good", "bad", "unknown"]] = {
+    "clean": "good",
+    "convicted": "bad",
+    "unjudged": "unknown",
+    "error": "unknown",
+}
 SIGNS: Mapping[Outcome, str] = {
     Outcome.EQUAL: "=",
     Outcome.EQUIVALENT: "\u2248",
     Outcome.DIVERGED: "\u2260",
     Outcome.FAILED: "!",
     Outcome.UNOBSERVED: "?",
+    Outcome.ERROR: "E",
 }
 """A sign for each outcome, so that no report tells them apart by colour alone."""
 
@@ -72,7 +78,7 @@ class Sheet(Value):
         title: What was held against what, in a few words.
         model: The model's name.
         line: The verdict in one line.
-        status: `good`, `bad`, or `unknown` where nothing is bad but a stage was never seen.
+        status: `good`, `bad`, or `unknown` where nothing is bad but a stage was never seen, or code of ours raised.
         sides: What the two sides of a case are called, expected first.
         verb: What is said of a stage at fault: `convicted` in a check, `differs` in a diff.
         clear: What is said of one that is not: `cleared` in a check, `agrees` in a diff.
@@ -110,11 +116,13 @@ def word_of(sheet: Sheet, status: str) -> str:
 
 def is_bad(result: StageResult) -> bool:
     """Return whether a result speaks against its stage: on golden input, or in the chain without an explanation."""
-    return result.isolated.outcome.bad or result.unexplained is not None
+    return result.own_error is None and (result.isolated.outcome.bad or result.unexplained is not None)
 
 
 def outcome_of(result: StageResult) -> Outcome:
     """Return the outcome to show: what is equal alone and differs in the chain without an explanation is not equal."""
+    if result.own_error is not None:
+        return Outcome.ERROR
     return result.isolated.outcome if result.isolated.outcome.bad or not is_bad(result) else Outcome.DIVERGED
 
 

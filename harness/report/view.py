@@ -224,6 +224,8 @@ def ending_text(ending: Ending) -> str:
     """Return how a stage ended that has no value, with its log."""
     if ending.kind == "failure":
         return "\n".join((ending.describe(), *ending.log))
+    if ending.kind == "error":
+        return f"an error of our own: {ending.describe()}"
     return f"{ending.error}: {ending.message}" if ending.kind == "refusal" else f"unobserved: {ending.reason}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,7 @@ class RecordingProxy:
 
     Attributes:
         exchanges: What passed, oldest first.
+        error: What code of ours raised while it passed something on.
         additions: Fields to add to the body of a chat call.
         added: Fields of an answer, and of its choices, that are there because of them. A client that asked for one of
             the same name itself gets it.
@@ -97,6 +99,7 @@ class RecordingProxy:
         self.upstream = upstream
         self.key_variable = key_variable
         self.exchanges: list[Exchange] = []
+        self.error: Exception | None = None
         self.additions: Mapping[str, Any] = {}
         self.added: frozenset[str] = frozenset()
         self.seconds = seconds
@@ -113,6 +116,11 @@ class RecordingProxy:
         self._server.server_close()
         self._thread.join()
         self.http.close()
+
+    def forget(self) -> None:
+        """Forget what passed, and what was raised."""
+        self.exchanges.clear()
+        self.error = None
 
     @property
     def url(self) -> str:
@@ -140,8 +148,11 @@ class _Listener(ThreadingHTTPServer):
         self.proxy = proxy
         super().__init__(("127.0.0.1", 0), _Handler)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up early is no news."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as the library calls it
+        """Note an error of ours. A client that hangs up early is no news, and one that sends no JSON is at fault."""
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, OSError | json.JSONDecodeError):
+            self.proxy.error = error
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -123,9 +123,10 @@ def test_a_stage_that_ends_otherwise_ends_alone_when_isolated(stage, error, endi
     assert found.runs[Run.ISOLATED_STREAM] == Observation(reply=expected)
 
 
-def test_what_is_no_ending_is_a_defect_of_the_part_and_not_caught():
-    with pytest.raises(ZeroDivisionError):
-        Tracer(running(part(prompt=ZeroDivisionError()))).trace(GREETING, ISOLATED)
+def test_what_is_no_ending_is_an_error_of_ours_and_ends_that_stage_alone():
+    found = Tracer(running(part(prompt=ZeroDivisionError("planted")))).trace(GREETING, ISOLATED).runs[Run.ISOLATED]
+    assert (found.prompt.kind, found.prompt.error, found.prompt.message) == ("error", "ZeroDivisionError", "planted")
+    assert found == observed(GREETING, prompt=found.prompt)
 
 
 def test_after_a_refusal_of_the_reference_nothing_is_fed():

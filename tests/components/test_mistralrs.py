@@ -88,14 +88,14 @@ def test_template_is_a_text_that_the_numbers_prove(part, asked):
 
 
 def test_template_is_unobserved_where_no_text_gives_the_numbers(part, asked, monkeypatch):
-    call = part._child.ask
+    call = part._child.call
 
     def other(method, **arguments):
         if method == "candidates":
             return [TEXT.replace("Hi", "Hu"), TEXT + "."]
         return call(method, **arguments)
 
-    monkeypatch.setattr(part._child, "ask", other)
+    monkeypatch.setattr(part._child, "call", other)
     with pytest.raises(StageUnobservedError, match="shows no prompt"):
         part.render(asked, CaseOptions())
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harness.values import Failure, Refusal, Unobserved, Value
+from harness.values import Failure, OwnError, Refusal, Unobserved, Value
 
 START = "start\0"
 """How the cause of a failed start begins."""
@@ -37,11 +37,24 @@ class Outcome(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
     UNOBSERVED = "unobserved"
+    ERROR = "error"
+    """Of ours: nothing is known of the stage."""
 
     @property
     def bad(self) -> bool:
         """Whether it speaks against the stage."""
         return self in (Outcome.DIVERGED, Outcome.FAILED)
+
+    @property
+    def seen(self) -> bool:
+        """Whether the stage was looked at and compared."""
+        return self not in (Outcome.UNOBSERVED, Outcome.ERROR)
+
+
+WORST = (
+    Outcome.ERROR, Outcome.FAILED, Outcome.DIVERGED, Outcome.UNOBSERVED, Outcome.EQUIVALENT, Outcome.EQUAL,
+)  # fmt: skip
+"""Of several outcomes of one stage, which counts. Where code of ours raised, nothing else that was seen is believed."""
 
 
 class Hunk(Value):
@@ -96,9 +109,10 @@ class Comparison(Value):
 
     Attributes:
         outcome: The outcome.
-        rule: Of an `equivalent`, the stated rule by which it is; of an `unobserved`, why.
+        rule: Of an `equivalent`, the stated rule by which it is; of an `unobserved` or `error`, why.
         policy: The declared policy that the rule rests on, if one does.
         difference: Of a `diverged` or `failed`, how.
+        error: Of an `error`, what code of ours raised.
         measured: Numbers worth keeping, by name.
     """
 
@@ -106,6 +120,7 @@ class Comparison(Value):
     rule: str = ""
     policy: str = ""
     difference: Difference | None = None
+    error: OwnError | None = None
     measured: dict[str, float] = Field(default_factory=dict)
 
 
@@ -132,6 +147,11 @@ def unobserved(reason: str) -> Comparison:
     return Comparison(outcome=Outcome.UNOBSERVED, rule=reason)
 
 
+def errored(error: OwnError) -> Comparison:
+    """Return: code of ours raised, so nothing is known."""
+    return Comparison(outcome=Outcome.ERROR, rule=error.describe(), error=error)
+
+
 def diverged(difference: Difference, **measured: float) -> Comparison:
     """Return: different."""
     return Comparison(outcome=Outcome.DIVERGED, difference=difference, measured=measured)
@@ -143,6 +163,8 @@ def compare_endings(golden: Any, observed: Any) -> Comparison | None:
         return unobserved("not reached")
     if isinstance(observed, Unobserved):
         return unobserved(observed.reason)
+    if isinstance(observed, OwnError):
+        return errored(observed)
     if isinstance(observed, Failure):
         return _failed(observed)
     if isinstance(observed, Refusal):

@@ -62,13 +62,17 @@ class _Client:
 
     def request(self, case: Case) -> Request:
         """What leaves the client for a server that answers at once."""
-        self._alone.exchanges.clear()
-        self.call(case, self._alone.url, stream=False)
+        self._alone.forget()
+        try:
+            self.call(case, self._alone.url, stream=False)
+        finally:
+            if self._alone.error is not None:
+                raise self._alone.error
         return request_of(self._alone.exchanges[-1].body)
 
     def call(self, case: Case, url: str, *, stream: bool) -> Reply:
         """Make the call as a program does, and return what that program gets."""
-        return reply_of(self._child.ask("call", body=body_of(case), url=url, stream=stream))
+        return reply_of(self._child.call("call", body=body_of(case), url=url, stream=stream))
 
 
 class OpenAiClient(_Client):

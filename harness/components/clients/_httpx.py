@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from harness.process.owner import the_parts_own
 from harness.wire.api import Api
 
 
@@ -29,8 +30,9 @@ class Client:
     def call(self, body: Mapping[str, Any], url: str, stream: bool) -> Any:
         """Call the server and return its answer."""
         sent = {"model": self._model, **body, **self._arguments, "stream": stream}
-        api = Api(url)
-        try:
-            return (api.stream if stream else api.post)("/chat/completions", sent)
-        finally:
-            api.close()
+        with the_parts_own():
+            api = Api(url)
+            try:
+                return (api.stream if stream else api.post)("/chat/completions", sent)
+            finally:
+                api.close()

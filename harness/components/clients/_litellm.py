@@ -12,6 +12,8 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
 
+from harness.process.owner import the_parts_own
+
 
 class Client:
     """`litellm.completion` with the provider `openai`.
@@ -32,14 +34,16 @@ class Client:
 
     def call(self, body: Mapping[str, Any], url: str, stream: bool) -> Any:
         """Call the server and return what the SDK returned, as JSON."""
-        made: Any = litellm.completion(
-            model=f"openai/{self._model}",
-            api_base=url,
-            api_key="none",
-            max_retries=0,
-            stream=stream,
-            **{**body, **self._arguments},
-        )
-        if stream:
-            return [chunk.model_dump(mode="json", exclude_unset=True) for chunk in made]
-        return made.model_dump(mode="json", exclude_unset=True)
+        given = {**body, **self._arguments}
+        with the_parts_own():
+            made: Any = litellm.completion(
+                model=f"openai/{self._model}",
+                api_base=url,
+                api_key="none",
+                max_retries=0,
+                stream=stream,
+                **given,
+            )
+            if stream:
+                return [chunk.model_dump(mode="json", exclude_unset=True) for chunk in made]
+            return made.model_dump(mode="json", exclude_unset=True)

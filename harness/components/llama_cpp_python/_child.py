@@ -109,14 +109,19 @@ class LlamaChild:
         Raises:
             StageRefusedError: the part raised an error of its own.
             StageFailedError: it died, took too long, or, in the stage that keeps it from starting, does not start.
-            StageUnobservedError: it does not start, for what another stage has to answer.
+            StageUnobservedError: it does not start, for what another stage has to answer; or it has changed inside.
+            RemoteError: code of ours raised.
         """
         self._start(stage)
-        return self._child.ask(method, **arguments)
+        return self._child.call(method, **arguments)
 
     def tokens(self, ids: Sequence[int]) -> Tokens:
-        """Return ids with their texts."""
-        return Tokens(ids=tuple(ids), pieces=tuple(self.call(Stage.TOKENIZATION, "pieces", ids=list(ids))))
+        """Return ids with their texts, where they are shown."""
+        try:
+            pieces = tuple(self.call(Stage.TOKENIZATION, "pieces", ids=list(ids)))
+        except StageUnobservedError:
+            return Tokens(ids=tuple(ids))
+        return Tokens(ids=tuple(ids), pieces=pieces)
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.components.llama_cpp_python._taps import Done, Plan, TappedLlama
+from harness.components.llama_cpp_python._taps import FORMATTER, PACKAGE, Done, Plan, TappedLlama
 from harness.llama.ggml import VIEWS, Watcher, copied_rows_of
 from harness.llama.layout import NotReadableError, Tensor, require_readable
+from harness.process.owner import is_the_parts, the_parts_own
+from harness.process.upstream import private
 
 _INPUT = "embd"
 """The first node of a graph: a row for each token of the batch."""
@@ -22,6 +24,7 @@ class Engine(TappedLlama):
 
     def request(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Run the client stage: the call as users make it, up to the completion call, with rendering left out."""
+        self._need("create_completion")
         plan = self._run(Plan(prompt="", until="create_completion"), body)
         return self._request_seen(plan)
 
@@ -29,17 +32,19 @@ class Engine(TappedLlama):
         self, messages: Sequence[Any], tools: Sequence[Any] | None, tool_choice: Any, clock: str
     ) -> dict[str, Any]:
         """Run the template stage on these messages."""
+        self._need(FORMATTER)
         plan = self._run(Plan(clock=clock, until="formatter"), _body(messages, tools, tool_choice))
         return self._prompt_seen(plan)
 
     def prompt_ids(self, text: str) -> list[int]:
         """Run the tokenization stage on this text and return the ids that would be fed to the engine."""
+        self._need("create_completion", "generate")
         plan = Plan(prompt=text, until="generate")
         try:
             self._run(plan, {"messages": _GREETING, "max_tokens": 1})
-        except ValueError:
+        except ValueError as error:
             # The completion call refuses what does not fit the context; the ids were made before.
-            if "prompt_ids" not in plan.seen:
+            if not is_the_parts(error) or "prompt_ids" not in plan.seen:
                 raise
         return self._fed(plan)
 
@@ -47,7 +52,9 @@ class Engine(TappedLlama):
         self, prompt_ids: Sequence[int], settings: Mapping[str, Any], forced: Sequence[int] | None
     ) -> dict[str, Any]:
         """Run the inference stage on a cleared context: feed the ids, then the forced ones, and watch each choice."""
-        self.llm.reset()
+        self._need("tokenize", "generate", "sample")
+        with the_parts_own():
+            self.llm.reset()
         # Stop strings are the postprocess stage's; they must not cut what is forced here.
         asked = {key: value for key, value in settings.items() if forced is None or key != "stop"}
         plan = Plan(prompt="", prompt_ids=prompt_ids, forced=forced)
@@ -62,6 +69,7 @@ class Engine(TappedLlama):
         stream: bool,
     ) -> Any:
         """Run the postprocess stage on ids that the engine is taken to have generated."""
+        self._need("tokenize", "generate")
         plan = Plan(prompt="", prompt_ids=prompt_ids, scripted=generated)
         kept = self.llm.n_tokens, self.llm.input_ids.copy()
         try:
@@ -75,7 +83,9 @@ class Engine(TappedLlama):
         plan = Plan(clock=clock)
         try:
             self._run(plan, {**body, "stream": stream})
-        except Exception as error:  # noqa: BLE001 - an error of the part is an observation
+        except Exception as error:
+            if not is_the_parts(error):
+                raise
             said = {"error": type(error).__name__, "message": str(error)}
             return {**self._all_seen(plan), "error": said}
         return {**self._all_seen(plan), "error": None, "reply": plan.answer}
@@ -110,18 +120,20 @@ class Engine(TappedLlama):
             if rows is not None:
                 seen[name] = rows
 
-        with self.nodes.watched(Watcher(lambda name, operator: name in wanted and operator not in VIEWS, after=note)):
+        watcher = Watcher(lambda name, operator: name in wanted and operator not in VIEWS, after=note)
+        with self.nodes.watched(watcher), the_parts_own():
             self.llm.reset()
             self.llm.eval(list(ids))
-        self.llm.reset()
+            self.llm.reset()
         self.nodes.check()
         _add(found, seen, tokens)
         return {name: np.concatenate(found[name]) for name in names if name in found}
 
     def _run(self, plan: Plan, body: Mapping[str, Any]) -> Plan:
-        self.plan = plan
-        with contextlib.suppress(Done):
-            answer: Any = self.llm.create_chat_completion(**body)
+        self._follow(plan)
+        call = private(self.llm, "create_chat_completion", PACKAGE)
+        with contextlib.suppress(Done), the_parts_own():
+            answer: Any = call(**body)
             plan.answer = answer if isinstance(answer, dict) else list(answer)
         self.nodes.check()
         return plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from llama_cpp import llama_cpp as low_level
@@ -28,6 +29,6 @@ def type_name(number: int) -> str:
 def library_digest() -> str:
     """Return the start of the SHA-256 over llama.cpp's shared libraries: what tells one build from another."""
     digest = hashlib.sha256()
-    for path in sorted(low_level._base_path.glob("lib*")):
+    for path in sorted(Path(low_level.__file__).with_name("lib").glob("lib*")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -16,7 +16,9 @@ from llama_cpp.server import app as server_app
 from llama_cpp.server.settings import ModelSettings, ServerSettings
 
 from harness.components.llama_cpp_python._library import with_type_ids
-from harness.components.llama_cpp_python._taps import Plan, TappedLlama
+from harness.components.llama_cpp_python._taps import FORMATTER, PACKAGE, Plan, TappedLlama
+from harness.process.owner import as_the_parts, the_parts_own
+from harness.process.upstream import private
 
 _POLL = 0.02
 
@@ -37,7 +39,7 @@ class Server(TappedLlama):
         if self._uvicorn is None:
             self._uvicorn = self._listening()
         if not self._thread.is_alive():
-            raise OSError("the server's thread has ended")
+            raise as_the_parts(OSError("the server's thread has ended"))
         host, port = self._uvicorn.servers[0].sockets[0].getsockname()
         return f"http://{host}:{port}"
 
@@ -54,18 +56,28 @@ class Server(TappedLlama):
         A scripted call leaves the context as it was; a forced one begins with a cleared context.
         """
         self._restore()
+        if prompt is None and scripted is not None:
+            # What the template makes is to be seen.
+            self._need(FORMATTER)
+        if scripted is not None or forced is not None:
+            self._need("create_completion", "generate", "tokenize")
         if scripted is not None:
-            self._kept = self.llm.n_tokens, self.llm.input_ids.copy()
+            self._kept = self.llm.n_tokens, private(self.llm, "input_ids", PACKAGE).copy()
+        end = None
         if forced is not None:
-            self.llm.reset()
-        end = None if forced is None else self.llm.token_eos()
-        self.plan = Plan(
+            self._need("sample")
+            with the_parts_own():
+                self.llm.reset()
+                end = self.llm.token_eos()
+        plan = Plan(
             clock=clock, prompt=prompt, prompt_ids=prompt_ids, scripted=scripted, forced=forced, past_forced=end
         )
+        self._follow(plan)
 
     def seen(self) -> dict[str, Any]:
         """Return what the taps saw of the call, and let later ones pass as they are."""
-        plan, self.plan = self.plan, Plan()
+        plan = self.plan
+        self._follow(Plan())
         self._restore()
         return self._all_seen(plan)
 
@@ -86,12 +98,15 @@ class Server(TappedLlama):
 
     def _load(self, model_path: str, options: Mapping[str, Any]) -> Any:
         """Have the server load the model."""
-        self._app = server_app.create_app(
-            server_settings=ServerSettings(host="127.0.0.1", port=0),
-            model_settings=[ModelSettings(model=model_path, **with_type_ids(options))],
-        )
-        proxy: Any = server_app._llama_proxy
-        llm = proxy()
+        keywords = with_type_ids(options)
+        with the_parts_own():
+            self._app = server_app.create_app(
+                server_settings=ServerSettings(host="127.0.0.1", port=0),
+                model_settings=[ModelSettings(model=model_path, **keywords)],
+            )
+        proxy: Any = private(server_app, "_llama_proxy", PACKAGE)
+        with the_parts_own():
+            llm = proxy()
         llm.verbose = False
         return llm
 

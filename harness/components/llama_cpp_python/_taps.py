@@ -26,9 +26,14 @@ from harness.components.llama_cpp_python._library import library_digest, type_na
 from harness.llama.ggml import Nodes
 from harness.llama.layout import require_readable, why_unreadable
 from harness.llama.llama_log import log_warnings
+from harness.process.owner import from_the_part, is_the_parts, tapped, the_parts_own
+from harness.process.upstream import gone, private
 from harness.process.worker import imported
+from harness.stage import StageUnobservedError
 
-_FORMATTER = "chat_formatter"
+PACKAGE = "llama_cpp"
+FORMATTER = "chat_formatter"
+"""The variable of the chat handler that holds its formatter."""
 _PLAIN = (bool, int, float, str, list, dict)
 _SAID = ("grammar",)
 """Arguments that are no plain data, of which it is told what they are where they are given."""
@@ -116,17 +121,21 @@ class TappedLlama:
             self._watch_nodes()
         self.llm = self._load(model_path, options)
         if chat_template is not None:
-            self.llm.chat_handler = self._formatter_of(chat_template).to_chat_handler()
+            formatter = self._formatter_of(chat_template)
+            with the_parts_own():
+                self.llm.chat_handler = formatter.to_chat_handler()
         self.plan = Plan()
-        self._tap_formatter()
-        self.tokenize: Callable[..., list[int]] = self.llm.tokenize
-        self.llm.tokenize = self._tokenize
-        self._create_completion = self.llm.create_completion
-        self.llm.create_completion = self._complete
-        self._generate = self.llm.generate
-        self.llm.generate = self._generate_tapped
-        self._sample = self.llm.sample
-        self.llm.sample = self._sample_tapped
+        self._untapped: dict[str, StageUnobservedError] = {}
+        self._handlers: tuple[Any, Any] | None = None
+        try:
+            self._tap_formatter()
+        except StageUnobservedError as error:
+            self._untapped[FORMATTER] = error
+            self._stand_in(chat_template)
+        self.tokenize: Callable[..., list[int]] = self._tap("tokenize", self._tokenize)
+        self._create_completion = self._tap("create_completion", self._complete)
+        self._generate = self._tap("generate", self._generate_tapped)
+        self._sample = self._tap("sample", self._sample_tapped)
         self._canned = self._empty_response()
         for hook, keywords in hooks:
             hook(self, **keywords)
@@ -157,8 +166,9 @@ class TappedLlama:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the engine's own text of each id, for a reader."""
-        model = self.llm._model
-        return [model.detokenize([i], special=True).decode("utf-8", errors="replace") for i in ids]
+        detokenize = private(self.llm, "_model.detokenize", PACKAGE)
+        with the_parts_own():
+            return [detokenize([i], special=True).decode("utf-8", errors="replace") for i in ids]
 
     # The taps, in the order a request passes them
 
@@ -175,10 +185,10 @@ class TappedLlama:
                 response = dataclasses.replace(response, stop=None)
         else:
             try:
-                with _clock(plan.clock):
+                with _clock(plan.clock), the_parts_own():
                     response = self.formatter(**arguments)
             except Exception as error:
-                if plan.until is not None:
+                if plan.until is not None or not is_the_parts(error):
                     raise
                 # What the handler would have asked for is still to be seen; the completion call then raises this.
                 plan.refused = error
@@ -192,7 +202,8 @@ class TappedLlama:
         plan = self.plan
         if plan.prompt_ids is not None:
             return list(plan.prompt_ids)
-        return self.tokenize(text, add_bos, special)
+        with the_parts_own():
+            return self.tokenize(text, add_bos, special)
 
     def _complete(self, prompt: list[int], **arguments: Any) -> Any:
         plan = self.plan
@@ -201,14 +212,15 @@ class TappedLlama:
             raise plan.refused
         plan.seen["prompt_ids"] = list(prompt)
         plan.end_at("create_completion")
-        answer = self._create_completion(prompt=prompt, **arguments)
+        with the_parts_own():
+            answer = self._create_completion(prompt=prompt, **arguments)
         if not isinstance(answer, dict):
-            return self._noting(plan, answer)
+            return tapped(self._noting)(plan, answer)
         plan.finish_reason = answer["choices"][0]["finish_reason"]
         return answer
 
     def _noting(self, plan: Plan, chunks: Iterator[Any]) -> Iterator[Any]:
-        for chunk in chunks:
+        for chunk in from_the_part(chunks):
             plan.finish_reason = chunk["choices"][0]["finish_reason"]
             yield chunk
 
@@ -218,7 +230,7 @@ class TappedLlama:
         plan.seen["sampler"] = arguments
         plan.end_at("generate")
         if plan.scripted is None:
-            yield from self._generate(tokens, **arguments)
+            yield from from_the_part(self._generate(tokens, **arguments))
             return
         # The code around the loop reads how far the context is evaluated: up to the token before the one it gets.
         evaluated = [*plan.seen["fed"]]
@@ -230,7 +242,7 @@ class TappedLlama:
 
     def _pretend(self, evaluated: Sequence[int]) -> None:
         self.llm.n_tokens = len(evaluated)
-        self.llm.input_ids[: len(evaluated)] = evaluated
+        private(self.llm, "input_ids", PACKAGE)[: len(evaluated)] = evaluated
 
     def _sample_tapped(self, *arguments: Any, idx: int | None = None, **keywords: Any) -> int:
         plan = self.plan
@@ -243,7 +255,8 @@ class TappedLlama:
         row = idx - self.llm.n_tokens if idx is not None else -1
         pointer = low_level.llama_get_logits_ith(self.llm.ctx, row)
         plan.logits.append(np.ctypeslib.as_array(pointer, shape=(self.llm.n_vocab(),)).copy())
-        choice = int(self._sample(*arguments, idx=idx, **keywords))
+        with the_parts_own():
+            choice = int(self._sample(*arguments, idx=idx, **keywords))
         token = choice if plan.forced is None else plan.forced[position]
         plan.chosen.append(choice)
         plan.ids.append(token)
@@ -253,7 +266,7 @@ class TappedLlama:
 
     def _all_seen(self, plan: Plan) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        if "settings" in plan.seen:
+        if "settings" in plan.seen and "messages" in plan.seen:
             found["request"] = self._request_seen(plan)
         if "prompt" in plan.seen:
             found["prompt"] = self._prompt_seen(plan)
@@ -294,7 +307,7 @@ class TappedLlama:
         }
 
     def _finish(self, plan: Plan) -> str:
-        if low_level.llama_vocab_is_eog(self.llm._model.vocab, plan.ids[-1]):
+        if low_level.llama_vocab_is_eog(private(self.llm, "_model.vocab", PACKAGE), plan.ids[-1]):
             return "end_token"
         if plan.finish_reason is None or plan.ran_out:
             return "forced"
@@ -304,51 +317,100 @@ class TappedLlama:
 
     def _load(self, model_path: str, options: Mapping[str, Any]) -> Any:
         """Load the model. Verbose, because otherwise the binding sends what llama.cpp says while loading to nowhere."""
-        llm = llama_cpp.Llama(model_path, verbose=True, **with_type_ids(options))
+        keywords = with_type_ids(options)
+        with the_parts_own():
+            llm = llama_cpp.Llama(model_path, verbose=True, **keywords)
         llm.verbose = False
         return llm
 
     def _formatter_of(self, template: str) -> llama_chat_format.Jinja2ChatFormatter:
         """Return the formatter that `Llama` itself would make of a file's template."""
-        eos, bos = self.llm.token_eos(), self.llm.token_bos()
-        return llama_chat_format.Jinja2ChatFormatter(
-            template=template,
-            eos_token=self.llm._model.token_get_text(eos) if eos != -1 else "",
-            bos_token=self.llm._model.token_get_text(bos) if bos != -1 else "",
-            stop_token_ids=[eos],
-        )
+        text_of = private(self.llm, "_model.token_get_text", PACKAGE)
+        with the_parts_own():
+            eos, bos = self.llm.token_eos(), self.llm.token_bos()
+            return llama_chat_format.Jinja2ChatFormatter(
+                template=template,
+                eos_token=text_of(eos) if eos != -1 else "",
+                bos_token=text_of(bos) if bos != -1 else "",
+                stop_token_ids=[eos],
+            )
+
+    def _tap(self, name: str, tap: Callable[..., Any]) -> Callable[..., Any]:
+        """Put a tap in the place of a method, and return the method; note where there is none."""
+        try:
+            method: Callable[..., Any] = private(self.llm, name, PACKAGE)
+        except StageUnobservedError as error:
+            self._untapped[name] = error
+            return tap
+        setattr(self.llm, name, tapped(tap))
+        return method
+
+    def _need(self, *boundaries: str) -> None:
+        """Say so where a boundary that a run needs has no tap.
+
+        Raises:
+            StageUnobservedError: one of them has none.
+        """
+        for name in boundaries:
+            if name in self._untapped:
+                raise StageUnobservedError(self._untapped[name].unobserved.reason)
+
+    def _follow(self, plan: Plan) -> None:
+        """Have the next call follow a plan."""
+        self.plan = plan
+        if self._handlers is not None:
+            real, stand_in = self._handlers
+            self.llm.chat_handler = real if plan.prompt is None else stand_in
+        elif plan.prompt is not None:
+            self._need(FORMATTER)
 
     def _tap_formatter(self) -> None:
         """Put the tap where the chat handler keeps its formatter, and keep that one to be called."""
+        handlers = private(self.llm, "_chat_handlers", PACKAGE)
         handler: Any = (
             self.llm.chat_handler
-            or self.llm._chat_handlers.get(self.llm.chat_format)
-            or llama_chat_format.get_chat_completion_handler(self.llm.chat_format)
+            or handlers.get(self.llm.chat_format)
+            or private(llama_chat_format, "get_chat_completion_handler", PACKAGE)(self.llm.chat_format)
         )
         code = getattr(handler, "__code__", None)
         names = code.co_freevars if code is not None else ()
-        if _FORMATTER not in names:
-            raise LookupError(
-                f"the chat handler {handler!r} of format {self.llm.chat_format!r} has no formatter to tap"
-            )
-        cell = handler.__closure__[names.index(_FORMATTER)]
+        if FORMATTER not in names:
+            what = getattr(handler, "__name__", type(handler).__name__)
+            raise gone(PACKAGE, f"no variable {FORMATTER!r} in {what} of the chat format {self.llm.chat_format!r}")
+        cell = handler.__closure__[names.index(FORMATTER)]
         self.formatter: Callable[..., llama_chat_format.ChatFormatterResponse] = cell.cell_contents
-        cell.cell_contents = self.format
+        cell.cell_contents = tapped(self.format)
+
+    def _stand_in(self, chat_template: str | None) -> None:
+        """Where the formatter cannot be tapped, let another one stand in for it in calls that replace its text.
+
+        So the other stages go on. What the real one renders is not seen.
+        """
+        template = chat_template or (self.llm.metadata or {}).get("tokenizer.chat_template")
+        if template is None:
+            return
+        self.formatter = self._formatter_of(template)
+        with the_parts_own():
+            handler = llama_chat_format.chat_formatter_to_chat_completion_handler(tapped(self.format))
+        self._handlers = self.llm.chat_handler, handler
 
     def _empty_response(self) -> llama_chat_format.ChatFormatterResponse:
         """Return a response with the real formatter's own flags (stop, added_special, criteria) and no prompt.
 
         The template is not rendered for it: what is wrong with a template must show at its own stage.
         """
-        formatter: Any = self.formatter
-        if isinstance(formatter, llama_chat_format.Jinja2ChatFormatter):
-            formatter = type(formatter)(
-                template="",
-                eos_token=formatter.eos_token,
-                bos_token=formatter.bos_token,
-                stop_token_ids=list(formatter.stop_token_ids or ()),
-            )
-        response: llama_chat_format.ChatFormatterResponse = formatter(messages=list(_PROBE))
+        formatter: Any = getattr(self, "formatter", None)
+        if formatter is None:
+            return llama_chat_format.ChatFormatterResponse(prompt="")
+        with the_parts_own():
+            if isinstance(formatter, llama_chat_format.Jinja2ChatFormatter):
+                formatter = type(formatter)(
+                    template="",
+                    eos_token=formatter.eos_token,
+                    bos_token=formatter.bos_token,
+                    stop_token_ids=list(formatter.stop_token_ids or ()),
+                )
+            response: llama_chat_format.ChatFormatterResponse = formatter(messages=list(_PROBE))
         return response
 
     def _watch_nodes(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from harness.process.owner import as_the_parts, the_parts_own
 from harness.process.worker import imported
 
 _EVERYTHING = 10
@@ -42,7 +43,8 @@ class Package:
     ) -> None:
         import xllamacpp
 
-        settings = xllamacpp.CommonParams()
+        with the_parts_own():
+            settings = xllamacpp.CommonParams()
         settings.model.path = file
         settings.n_ctx = n_ctx
         settings.n_parallel = 1
@@ -55,7 +57,8 @@ class Package:
         for name, value in parameters.items():
             _set(settings, name, value)
         self.file = file
-        self._server = xllamacpp.Server(settings)
+        with the_parts_own():
+            self._server = xllamacpp.Server(settings)
         _plant(self, plants)
 
     def url(self) -> str:
@@ -101,7 +104,8 @@ class Program:
         self._url = f"http://127.0.0.1:{port}"
         self._binary = binary
         self.file = file
-        self._process = subprocess.Popen([*command, *arguments], stdin=subprocess.DEVNULL)
+        with the_parts_own():
+            self._process = subprocess.Popen([*command, *arguments], stdin=subprocess.DEVNULL)
         self._await(time.monotonic() + seconds)
         _plant(self, plants)
 
@@ -126,13 +130,13 @@ class Program:
                 return
             if time.monotonic() > until:
                 self._process.kill()
-                raise OSError(f"{self._binary} did not become ready in time")
+                raise as_the_parts(OSError(f"{self._binary} did not become ready in time"))
             time.sleep(_POLL)
 
     def _check(self) -> None:
         status = self._process.poll()
         if status is not None:
-            raise OSError(f"{self._binary} ended with status {status}")
+            raise as_the_parts(OSError(f"{self._binary} ended with status {status}"))
 
 
 def _plant(served: Package | Program, plants: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
@@ -142,11 +146,13 @@ def _plant(served: Package | Program, plants: Sequence[tuple[str, Mapping[str, A
 
 def _set(settings: Any, name: str, value: Any) -> None:
     *path, last = name.split(".")
-    for step in path:
-        settings = getattr(settings, step)
+    with the_parts_own():
+        for step in path:
+            settings = getattr(settings, step)
     if not hasattr(settings, last):
-        raise AttributeError(f"the server has no parameter {name!r}")
-    setattr(settings, last, value)
+        raise as_the_parts(AttributeError(f"the server has no parameter {name!r}"))
+    with the_parts_own():
+        setattr(settings, last, value)
 
 
 def _free_port() -> int:

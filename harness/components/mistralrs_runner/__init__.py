@@ -78,7 +78,7 @@ class MistralRs:
 
     def identity(self) -> Mapping[str, str]:
         """Return the version and the settings."""
-        found: Mapping[str, str] = self._child.ask("identity")
+        found: Mapping[str, str] = self._child.call("identity")
         return found
 
     def model_file(self) -> Path:
@@ -94,14 +94,14 @@ class MistralRs:
     def request(self, case: Case) -> Request:
         """What `ChatCompletionRequest` takes of the body; it shows nothing of what it makes of that."""
         body = body_of(case)
-        self._child.ask("accepts", body=body)
+        self._child.call("accepts", body=body)
         return request_of(body)
 
     def render(self, request: Request, options: CaseOptions) -> Prompt:
         """A text that the chat route's first numbers prove to be what it rendered."""
         _refuse_what_it_cannot_be_asked(options)
         body = {name: value for name, value in body_of_request(request).items() if name in _PROMPT}
-        seen = self._child.ask("chat", body={**body, "temperature": 0.0, "max_tokens": 1}, stream=False)
+        seen = self._child.call("chat", body={**body, "temperature": 0.0, "max_tokens": 1}, stream=False)
         if "error" in seen:
             refused = Refusal.of(**seen["error"])
             if seen["at"] == "request":
@@ -113,7 +113,7 @@ class MistralRs:
 
     def tokenize(self, prompt: Prompt) -> Tokens:
         """What its tokenizer makes of the text, with the flag that the chat route sets."""
-        return self._tokens(self._child.ask("tokenize", text=prompt.text))
+        return self._tokens(self._child.call("tokenize", text=prompt.text))
 
     def generate(self, tokens: Tokens, request: Request, forced: Sequence[int] | None) -> Generation:
         """What follows the text of these ids, where the text gives the same ids again.
@@ -124,7 +124,7 @@ class MistralRs:
         if forced is None:
             settings = {name: value for name, value in request.settings.items() if name not in _NOT_NUMBERS}
             ends = {name: request.settings[name] for name in ("max_tokens", "stop") if name in request.settings}
-            seen = self._child.ask("go_on", text=self._text(tokens.ids), settings={**settings, **ends})
+            seen = self._child.call("go_on", text=self._text(tokens.ids), settings={**settings, **ends})
             found = self._generation(seen["rows"], seen["finish"], request.settings)
             if isinstance(found, Unobserved):
                 raise StageUnobservedError(found.reason)
@@ -133,7 +133,7 @@ class MistralRs:
         def run(done: int, count: int) -> list[Position]:
             text = self._text((*tokens.ids, *forced[:done]))
             settings = {"temperature": 0.0, "max_tokens": count}
-            seen = self._child.ask("go_on", text=text, settings=settings)["rows"]
+            seen = self._child.call("go_on", text=text, settings=settings)["rows"]
             if not seen["chosen"] or -1 in seen["chosen"]:
                 raise StageUnobservedError(f"it does not show what it chose after {done} of the ids")
             rows = zip(seen["chosen"], seen["ids"], seen["logprobs"], strict=True)
@@ -154,7 +154,7 @@ class MistralRs:
         """The real call from end to end."""
         _refuse_what_it_cannot_be_asked(case.options)
         body = body_of(case)
-        seen = self._child.ask("chat", body=body, stream=stream)
+        seen = self._child.call("chat", body=body, stream=stream)
         if "error" in seen:
             refused = Refusal.of(**seen["error"])
             if seen["at"] == "request":
@@ -182,13 +182,13 @@ class MistralRs:
         """
         if row:
             variables = body.get("chat_template_kwargs", {})
-            texts = self._child.ask(
+            texts = self._child.call(
                 "candidates", messages=body["messages"], tools=body.get("tools"), variables=variables
             )
             for text in texts:
-                if count is not None and len(self._child.ask("tokenize", text=text)) != count:
+                if count is not None and len(self._child.call("tokenize", text=text)) != count:
                     continue
-                first = self._child.ask("go_on", text=text, settings={"temperature": 0.0, "max_tokens": 1})
+                first = self._child.call("go_on", text=text, settings={"temperature": 0.0, "max_tokens": 1})
                 if _same(row, _row(first["rows"])):
                     return Prompt(text=text, clock=datetime.now())
         raise StageUnobservedError(
@@ -201,15 +201,15 @@ class MistralRs:
         Raises:
             StageUnobservedError: there is none: it takes text, not ids.
         """
-        text = str(self._child.ask("text", ids=list(ids)))
-        if tuple(self._child.ask("tokenize", text=text)) != tuple(ids):
+        text = str(self._child.call("text", ids=list(ids)))
+        if tuple(self._child.call("tokenize", text=text)) != tuple(ids):
             raise StageUnobservedError("it takes text, not ids, and the text of these ids is tokenized to others")
         return text
 
     # What it shows
 
     def _tokens(self, ids: Sequence[int]) -> Tokens:
-        return Tokens(ids=tuple(ids), pieces=tuple(self._child.ask("pieces", ids=list(ids))))
+        return Tokens(ids=tuple(ids), pieces=tuple(self._child.call("pieces", ids=list(ids))))
 
     def _generation(self, rows: Json, finish: str | None, asked: Mapping[str, Any]) -> Generation | Unobserved:
         chosen = tuple(int(one) for one in rows["chosen"])
@@ -221,13 +221,13 @@ class MistralRs:
         return Generation(
             ids=chosen,
             chosen=chosen,
-            finish="end_token" if chosen[-1] in self._child.ask("ends") else ended,
+            finish="end_token" if chosen[-1] in self._child.call("ends") else ended,
             distributions=Distributions.kept(rows["logprobs"], rows["ids"]) if plain else None,
         )
 
     def _with_end(self, rows: Json, reply: Reply) -> Json:
         """A stream shows no row for the end token; it is counted, and where a file names one end only, it is that."""
-        ends = self._child.ask("ends")
+        ends = self._child.call("ends")
         counted = None if reply.usage is None else reply.usage.completion_tokens
         if reply.finish_reason == "stop" and counted == len(rows["chosen"]) + 1 and len(ends) == 1:
             return {**rows, "chosen": [*rows["chosen"], ends[0]]}

@@ -19,6 +19,7 @@ import mistralrs
 import numpy as np
 
 from harness.components.mistralrs_runner import _candidates
+from harness.process.owner import is_the_parts, the_parts_own
 
 TOP = 256
 """How many log-probabilities are asked for at a position."""
@@ -67,15 +68,17 @@ class Engine:
 
     def chat(self, body: Mapping[str, Any], stream: bool) -> dict[str, Any]:
         """Make the call as a program does, with log-probabilities asked for."""
+        at = "request"
         try:
             request = self._request(self._chat_runner, body, stream=stream, logprobs=True, top_logprobs=TOP)
-        except Exception as error:  # noqa: BLE001 - an error of the part is an observation
-            return {"at": "request", "error": _described(error)}
-        try:
-            made = self._chat_runner.send_chat_completion_request(request)
-            chunks = list(made) if stream else None
-        except Exception as error:  # noqa: BLE001 - an error of the part is an observation
-            return {"at": "call", "error": _described(error)}
+            at = "call"
+            with the_parts_own():
+                made = self._chat_runner.send_chat_completion_request(request)
+                chunks = list(made) if stream else None
+        except Exception as error:
+            if not is_the_parts(error):
+                raise
+            return {"at": at, "error": _described(error)}
         if chunks is None:
             return {"answer": _whole(made), "rows": self._rows(made.choices[0].logprobs.content)}
         rows = [one for chunk in chunks for one in (choice.logprobs for choice in chunk.choices) if one is not None]
@@ -89,7 +92,8 @@ class Engine:
             self._plain_runner = self._runner(_VERBATIM)
         body = {"messages": [{"role": "user", "content": text}], **settings}
         request = self._request(self._plain_runner, body, logprobs=True, top_logprobs=TOP)
-        made = self._plain_runner.send_chat_completion_request(request)
+        with the_parts_own():
+            made = self._plain_runner.send_chat_completion_request(request)
         choice = made.choices[0]
         found = {"rows": self._rows(choice.logprobs.content), "finish": choice.finish_reason}
         self._firsts[text] = {"rows": _head(found["rows"]), "finish": "length"}
@@ -103,12 +107,14 @@ class Engine:
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text."""
-        ids: list[int] = self._chat_runner.tokenize_text(text, True, None)
+        with the_parts_own():
+            ids: list[int] = self._chat_runner.tokenize_text(text, True, None)
         return ids
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of ids, control tokens included."""
-        return str(self._chat_runner.detokenize_text(list(ids), False))
+        with the_parts_own():
+            return str(self._chat_runner.detokenize_text(list(ids), False))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the text of each id, for a reader."""
@@ -126,11 +132,13 @@ class Engine:
         which = mistralrs.Which.GGUF(quantized_model_id=folder, quantized_filename=name, dtype=kind)
         given = {"which": which, "token_source": "none", **self._more}
         if template is None:
-            return mistralrs.Runner(**given)
+            with the_parts_own():
+                return mistralrs.Runner(**given)
         with tempfile.NamedTemporaryFile("w", suffix=".jinja", encoding="utf-8", newline="") as file:
             file.write(template)
             file.flush()
-            return mistralrs.Runner(jinja_explicit=file.name, **given)
+            with the_parts_own():
+                return mistralrs.Runner(jinja_explicit=file.name, **given)
 
     def _request(self, runner: Any, body: Mapping[str, Any], **more: Any) -> Any:
         arguments = {_NAMES.get(name, name): value for name, value in body.items()}
@@ -141,7 +149,8 @@ class Engine:
             arguments["tool_schemas"] = [json.dumps(tool, ensure_ascii=False) for tool in arguments["tool_schemas"]]
         if isinstance(arguments.get("tool_choice"), str):
             arguments["tool_choice"] = _CHOICES.get(arguments["tool_choice"], arguments["tool_choice"])
-        return mistralrs.ChatCompletionRequest(model=runner.list_models()[0], **arguments, **more)
+        with the_parts_own():
+            return mistralrs.ChatCompletionRequest(model=runner.list_models()[0], **arguments, **more)
 
     def _rows(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Return rows of log-probabilities as arrays, likeliest first, and what was chosen at each."""

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.parts import PartError
+from harness.process.owner import is_the_parts
 
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{4,}\b")
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
@@ -37,7 +38,7 @@ def as_json(value: Any) -> bytes:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Tell what Jinja2, or a template in it, raises.
+    """Tell what Jinja2, or a template in it, raises: what `the_parts_own` marks. An error of ours goes through.
 
     Raises:
         PartError: it raised.
@@ -47,6 +48,8 @@ def told() -> Iterator[None]:
     except PartError:
         raise
     except Exception as error:
+        if not is_the_parts(error):
+            raise
         raise _ending(error) from error
 
 

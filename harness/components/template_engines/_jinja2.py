@@ -9,6 +9,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from harness.components.template_engines._endings import told
 from harness.parts import CLOCK, Rendering
+from harness.process.owner import the_parts_own
 
 
 class Jinja2Engine:
@@ -40,8 +41,9 @@ class Jinja2Engine:
 
     def compile(self, source: str) -> _Compiled:
         """Compile a template; see `harness.parts.TemplateEngine`."""
-        with told():
-            return _Compiled(self._environment, self._environment.from_string(source))
+        with told(), the_parts_own():
+            template = self._environment.from_string(source)
+        return _Compiled(self._environment, template)
 
 
 class _Compiled:
@@ -52,15 +54,14 @@ class _Compiled:
     def render(self, asked: Rendering) -> str:
         """Return the text; see `harness.parts.Compiled`."""
         self._environment.globals["strftime_now"] = asked.local.strftime
-        with told():
-            return self._template.render(
-                {
-                    **asked.variables,
-                    "messages": asked.messages,
-                    "tools": asked.tools,
-                    "add_generation_prompt": asked.opens,
-                }
-            )
+        given = {
+            **asked.variables,
+            "messages": asked.messages,
+            "tools": asked.tools,
+            "add_generation_prompt": asked.opens,
+        }
+        with told(), the_parts_own():
+            return self._template.render(given)
 
 
 def raise_exception(message: str) -> Never:

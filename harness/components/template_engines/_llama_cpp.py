@@ -14,7 +14,11 @@ from typing import Any
 
 from harness.components.template_engines._endings import as_json, one_line
 from harness.parts import PartError, Rendering
+from harness.process.owner import the_parts_own
+from harness.process.upstream import gone, private
 
+_PACKAGE = "ggufdoctor"
+_EXPORTS = ("_initialize", "gd_alloc", "memory", "gd_render", "gd_out_len")
 _PINNED = datetime(2026, 1, 1)
 """The time that its build put into the code."""
 _SECONDS_MODULE_CAN_HOLD = range(1 << 27, 1 << 34)
@@ -52,21 +56,25 @@ class LlamaCppJinjaEngine:
 
         self._wasmtime: Any = wasmtime
         self._limits: Any = llamacpp_engine
-        self._code = (importlib.resources.files("ggufdoctor.engine_data") / llamacpp_engine.MODULE_NAME).read_bytes()
+        module = private(llamacpp_engine, "MODULE_NAME", _PACKAGE)
+        self._code = (importlib.resources.files("ggufdoctor.engine_data") / module).read_bytes()
+        self._fuel: int = private(llamacpp_engine, "FUEL_BUDGET", _PACKAGE)
+        self._memory: int = private(llamacpp_engine, "MEMORY_LIMIT_BYTES", _PACKAGE)
         config = wasmtime.Config()
         config.wasm_exceptions = True
         config.consume_fuel = True
         # Compiling takes 2 s, and 20 ms where this machine has done it before and has a folder to remember it in.
         with contextlib.suppress(wasmtime.WasmtimeError):
             config.cache = True
-        self._engine = wasmtime.Engine(config)
-        self._linker = wasmtime.Linker(self._engine)
-        self._linker.define_wasi()
+        with the_parts_own():
+            self._engine = wasmtime.Engine(config)
+            self._linker = wasmtime.Linker(self._engine)
+            self._linker.define_wasi()
         self._modules: OrderedDict[int, Any] = OrderedDict()
 
     def version(self) -> str:
         """Return name and version of what renders."""
-        manifest = self._limits.load_manifest()
+        manifest = private(self._limits, "load_manifest", _PACKAGE)()
         build = f"llama.cpp {manifest['build_tag']} ({manifest['commit'][:7]})"
         carried = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ggufdoctor", "wasmtime"))
         return f"{build} of {carried}"
@@ -76,7 +84,7 @@ class LlamaCppJinjaEngine:
         compiled = _Compiled(self, source)
         request = compiled.request(Rendering(messages=()))
         try:
-            text_of(self.answer(request, _PINNED, self._limits.FUEL_BUDGET // _COMPILING))
+            text_of(self.answer(request, _PINNED, self._fuel // _COMPILING))
         except PartError as error:
             # It cannot be asked to compile alone; whatever else an empty conversation leads to says nothing yet.
             if error.kind == "syntax":
@@ -96,20 +104,24 @@ class LlamaCppJinjaEngine:
         """
         module = self._module(clock if b"strftime_now" in request else _PINNED)
         store = self._wasmtime.Store(self._engine)
-        store.set_fuel(fuel or self._limits.FUEL_BUDGET)
-        store.set_limits(memory_size=self._limits.MEMORY_LIMIT_BYTES)
+        store.set_fuel(fuel or self._fuel)
+        store.set_limits(memory_size=self._memory)
         store.set_wasi(self._wasmtime.WasiConfig())
         try:
             exports: Any = self._linker.instantiate(store, module).exports(store)
-            exports["_initialize"](store)
-            place = exports["gd_alloc"](store, len(request))
-            exports["memory"].write(store, request, place)
-            found = exports["gd_render"](store, place, len(request))
-            length = exports["gd_out_len"](store)
-            return json.loads(bytes(exports["memory"].read(store, found, found + length)))
+            start, room, memory, render, size = (_export(exports, name) for name in _EXPORTS)
+            start(store)
+            place = room(store, len(request))
+            memory.write(store, request, place)
+            found = render(store, place, len(request))
+            answer = bytes(memory.read(store, found, found + size(store)))
         except self._wasmtime.Trap as trap:
             raise _trapped(trap.trap_code.name) from None
-        except (self._wasmtime.WasmtimeError, ValueError) as error:
+        except self._wasmtime.WasmtimeError as error:
+            raise PartError("error", one_line(error), type(error).__name__) from error
+        try:
+            return json.loads(answer)
+        except ValueError as error:
             raise PartError("error", one_line(error), type(error).__name__) from error
 
     def _module(self, clock: datetime) -> Any:
@@ -121,10 +133,18 @@ class LlamaCppJinjaEngine:
             if time != pinned and (self._code.count(constant) != 1 or time not in _SECONDS_MODULE_CAN_HOLD):
                 raise PartError("unsupported", "its clock cannot be set to this time", "clock")
             code = self._code.replace(constant, _CONSTANT + _signed(time))
-            self._modules[time] = self._wasmtime.Module(self._engine, code)
+            with the_parts_own():
+                self._modules[time] = self._wasmtime.Module(self._engine, code)
             if len(self._modules) > _CLOCKS:
                 self._modules.popitem(last=False)
         return self._modules[time]
+
+
+def _export(exports: Any, name: str) -> Any:
+    try:
+        return exports[name]
+    except KeyError:
+        raise gone(_PACKAGE, f"no export {name!r} in its module") from None
 
 
 class _Compiled:

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.components.template_engines._endings import told
 from harness.parts import Rendering
+from harness.process.owner import the_parts_own
 
 
 class Jinja2FormatterEngine:
@@ -26,8 +27,9 @@ class Jinja2FormatterEngine:
 
     def compile(self, source: str) -> _Compiled:
         """Compile a template; see `harness.parts.TemplateEngine`."""
-        with told():
-            return _Compiled(self._formatter(source, eos_token="", bos_token=""))
+        with told(), the_parts_own():
+            formatter = self._formatter(source, eos_token="", bos_token="")
+        return _Compiled(formatter)
 
 
 class _Compiled:
@@ -42,5 +44,6 @@ class _Compiled:
         self._formatter.add_generation_prompt = asked.opens
         self._formatter.strftime_now = asked.local.strftime
         variables = {name: one for name, one in asked.variables.items() if name not in ("bos_token", "eos_token")}
-        with told():
-            return str(self._formatter(messages=asked.messages, tools=asked.tools, **variables).prompt)
+        with told(), the_parts_own():
+            response = self._formatter(messages=asked.messages, tools=asked.tools, **variables)
+        return str(response.prompt)

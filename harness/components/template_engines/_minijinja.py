@@ -12,6 +12,7 @@ import minijinja
 
 from harness.components.template_engines._endings import one_line
 from harness.parts import CLOCK, Kind, PartError, Rendering
+from harness.process.owner import the_parts_own
 
 FUEL = 20_000_000
 """Instructions that a template may take: about half a second. A conversation of a hundred turns takes some 10,000."""
@@ -59,7 +60,7 @@ class MiniJinjaEngine:
         environment = minijinja.Environment(trim_blocks=True, lstrip_blocks=True, fuel=FUEL, pycompat=self._pycompat)
         environment.add_global("raise_exception", raise_exception)
         environment.add_global("strftime_now", CLOCK.strftime)
-        with _told():
+        with _told(), the_parts_own():
             environment.add_template(_NAME, source)
         return _Compiled(environment)
 
@@ -86,7 +87,7 @@ class _Compiled:
             "tools": asked.tools,
             "add_generation_prompt": asked.opens,
         }
-        with _told():
+        with _told(), the_parts_own():
             return self._environment.render_template(_NAME, **given)
 
 

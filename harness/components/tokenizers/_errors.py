@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.parts import PartError
+from harness.process.owner import as_the_parts
 
 
 def no_answer(error: Exception) -> PartError:
     """Return the error for what a tokenizer raised."""
     kind = type(error).__name__
     message = " ".join(str(error).split()) or kind
-    return PartError("error", message[:300], name=kind)
+    return as_the_parts(PartError("error", message[:300], name=kind))
 
 
 def no_such_token(token: int, size: int) -> PartError:
     """Return the error for an id outside the vocabulary."""
-    return PartError("refused", f"no token {token} in a vocabulary of {size}", name="IndexError")
+    return as_the_parts(PartError("refused", f"no token {token} in a vocabulary of {size}", name="IndexError"))
 
 
 def no_bytes(error: Exception, ids: Sequence[int], size: int) -> PartError:

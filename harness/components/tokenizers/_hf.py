@@ -15,6 +15,7 @@ from harness.models.vocabulary import Kind, Vocabulary, from_tokenizer_json
 from harness.models.vocabulary.byte_level import bytes_of
 from harness.models.vocabulary.sentencepiece import piece_of
 from harness.parts import Tokenizer
+from harness.process.owner import as_the_parts, the_parts_own
 from harness.reference.tokenizer import ReferenceTokenizer
 
 _REPLACED = "\ufffd"
@@ -49,7 +50,7 @@ class JsonTokenizer:
         try:
             self._real = tokenizers.Tokenizer.from_file(path)
         except Exception as error:
-            raise UserError(f"{path} is no tokenizer that the library reads: {error}") from error
+            raise as_the_parts(UserError(f"{path} is no tokenizer that the library reads: {error}")) from error
         found = self._real.get_added_tokens_decoder().items()
         self.special: Mapping[str, int] = {added.content: token for token, added in found if added.special}
         self.added: Mapping[str, int] = {added.content: token for token, added in found if not added.special}
@@ -83,7 +84,8 @@ class JsonTokenizer:
         missing = next((one for one in ids if one not in self._texts), None)
         if missing is not None:
             raise no_such_token(missing, self.size)
-        text: str = self._real.decode(ids, skip_special_tokens=False)
+        with the_parts_own():
+            text: str = self._real.decode(ids, skip_special_tokens=False)
         if _REPLACED not in text:
             return text.encode("utf-8")
         # The library shows bytes that are no text as replacement characters.

@@ -14,6 +14,7 @@ from llama_cpp import llama_cpp as low_level
 
 from harness.components.tokenizers._errors import no_answer, no_such_token
 from harness.parts import PartError
+from harness.process.owner import as_the_parts
 
 _PIECE_BYTES = 1024
 _ERROR = 4
@@ -52,7 +53,7 @@ class LlamaCppTokenizer:
         parameters.vocab_only = True
         self._model = low_level.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._model:
-            raise ValueError(f"llama.cpp does not load {path}")
+            raise as_the_parts(ValueError(f"llama.cpp does not load {path}"))
         self._vocab = low_level.llama_model_get_vocab(self._model)
         self.size = int(low_level.llama_vocab_n_tokens(self._vocab))
         self.special = self._with(low_level.LLAMA_TOKEN_ATTR_CONTROL)
@@ -93,7 +94,7 @@ class LlamaCppTokenizer:
         count = low_level.llama_tokenize(self._vocab, data, len(data), self._ids, self._room, adds, parses)
         if count < 0:
             if count == -(1 << 31):
-                raise PartError("error", "the text has more ids than llama.cpp counts")
+                raise as_the_parts(PartError("error", "the text has more ids than llama.cpp counts"))
             self._make_room(-count)
             count = low_level.llama_tokenize(self._vocab, data, len(data), self._ids, self._room, adds, parses)
         return self._ids[:count]

@@ -11,6 +11,8 @@ import tiktoken
 
 from harness.components.tokenizers._errors import no_answer, no_bytes
 from harness.models.vocabulary import Vocabulary, from_tiktoken
+from harness.process.owner import the_parts_own
+from harness.process.upstream import private
 
 
 class LlamaTokenizer:
@@ -26,8 +28,9 @@ class LlamaTokenizer:
     def __init__(self, variant: str = "llama4") -> None:
         self.name = f"llama-models {variant}"
         module = importlib.import_module(f"llama_models.{variant}.tokenizer")
-        self._real: Any = module.Tokenizer.get_instance()
-        self._encoding: tiktoken.Encoding = self._real.model
+        with the_parts_own():
+            self._real: Any = module.Tokenizer.get_instance()
+        self._encoding: tiktoken.Encoding = private(self._real, "model", "llama_models")
         self.special = dict(self._real.special_tokens)
         self.added: dict[str, int] = {}
         self.bos: int | None = self._real.bos_id
@@ -55,9 +58,9 @@ class LlamaTokenizer:
     def vocabulary(self) -> Vocabulary:
         """Return what it was made of."""
         return from_tiktoken(
-            self._encoding._mergeable_ranks,
+            private(self._encoding, "_mergeable_ranks", "tiktoken"),
             self.special,
-            self._encoding._pat_str,
+            private(self._encoding, "_pat_str", "tiktoken"),
             bos=self.bos,
             eos=self._real.eos_id,
             adds_bos=True,

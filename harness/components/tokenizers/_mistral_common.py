@@ -13,6 +13,7 @@ from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
 from harness.components.tokenizers._errors import no_answer, no_such_token, not_parsed
 from harness.models.vocabulary import Vocabulary, from_tekken
+from harness.process.owner import the_parts_own
 
 
 class MistralTokenizer:
@@ -28,7 +29,8 @@ class MistralTokenizer:
     def __init__(self, variant: str = "tekken_240911") -> None:
         self.name = f"mistral-common {variant}"
         self._path = Path(str(files("mistral_common") / "data" / f"{variant}.json"))
-        self._real = Tekkenizer.from_file(self._path)
+        with the_parts_own():
+            self._real = Tekkenizer.from_file(self._path)
         self.special = {self._real.id_to_piece(token): token for token in sorted(self._real.special_ids)}
         self.added: dict[str, int] = {}
         self.bos: int | None = self._real.bos_id
@@ -59,7 +61,8 @@ class MistralTokenizer:
         outside = next((one for one in ids if not 0 <= one < self.size), None)
         if outside is not None:
             raise no_such_token(outside, self.size)
-        return b"".join(self._real.id_to_byte_piece(one, SpecialTokenPolicy.KEEP) for one in ids)
+        with the_parts_own():
+            return b"".join(self._real.id_to_byte_piece(one, SpecialTokenPolicy.KEEP) for one in ids)
 
     def vocabulary(self) -> Vocabulary:
         """Return what it was made of."""

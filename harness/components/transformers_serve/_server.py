@@ -26,11 +26,14 @@ from transformers.cli.serve import Serve
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from harness.components.transformers_serve._plan import Plan
+from harness.process.owner import our_own, tapped, the_parts_own
+from harness.process.upstream import private
 from harness.wire.api import connection
 
 _LIBRARY: Any = transformers
 """Without its annotations, which know nothing of what is replaced here."""
 _POLL = 0.02
+_PACKAGE = "transformers"
 _LONG = 86_400.0
 """Seconds; the parent keeps the time."""
 _PACKAGES = ("transformers", "torch", "tokenizers", "accelerate")
@@ -66,23 +69,25 @@ class Server:
         self._model_name = f"{folder}:{file}"
         self._port = _free_port()
         self.plan = Plan()
-        serve = Serve(
-            force_model=self._model_name,
-            host="127.0.0.1",
-            port=self._port,
-            log_level="error",
-            non_blocking=True,
-            **options,
-        )
+        with the_parts_own():
+            serve = Serve(
+                force_model=self._model_name,
+                host="127.0.0.1",
+                port=self._port,
+                log_level="error",
+                non_blocking=True,
+                **options,
+            )
         threading.Thread(target=_end_with_main, daemon=True).start()
-        loaded: Any = next(iter(serve._model_manager.loaded_models.values()))
-        self.model: Any = loaded.model
-        self.tokenizer: Any = loaded.processor
+        loaded: Any = next(iter(private(serve, "_model_manager.loaded_models", _PACKAGE).values()))
+        self.model: Any = private(loaded, "model", _PACKAGE)
+        self.tokenizer: Any = private(loaded, "processor", _PACKAGE)
         if chat_template is not None:
             self.tokenizer.chat_template = chat_template
-        self._tap(serve._chat_handler)
+        self._tap(private(serve, "_chat_handler", _PACKAGE))
         self._http = connection(_LONG)
-        while not serve.server.started:
+        server = private(serve, "server", _PACKAGE)
+        while not server.started:
             time.sleep(_POLL)
 
     # What the parent calls
@@ -102,7 +107,7 @@ class Server:
             "model class": f"{type(self.model).__name__}, {self._named}",
             "device": str(self.model.device),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attention": str(self.model.config._attn_implementation),
+            "attention": str(private(self.model.config, "_attn_implementation", _PACKAGE)),
             "threads": str(torch.get_num_threads()),
             "cpu": torch.backends.cpu.get_cpu_capability(),
         }
@@ -122,55 +127,60 @@ class Server:
         self.plan.wait()
         self.plan = plan = Plan(**planned)
         content = json.dumps({**body, "model": self._model_name, "stream": stream}).encode("ascii")
-        answer = self._http.post(
-            f"{self.url()}/chat/completions", content=content, headers={"Content-Type": "application/json"}
-        )
+        with the_parts_own():
+            answer = self._http.post(
+                f"{self.url()}/chat/completions", content=content, headers={"Content-Type": "application/json"}
+            )
         plan.wait()
         # One byte, one character: the parent reads what may be no UTF-8.
         return {"status": answer.status_code, "data": answer.content.decode("latin-1"), **self._seen(plan)}
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the text of each id, for a reader."""
-        return [self.tokenizer.decode([one]) for one in ids]
+        with the_parts_own():
+            return [self.tokenizer.decode([one]) for one in ids]
 
     # The taps, in the order a request passes them
 
     def _tap(self, handler: Any) -> None:
-        self._handle_request = handler.handle_request
+        self._handle_request = private(handler, "handle_request", _PACKAGE)
         handler.handle_request = self._handle
         module = _LIBRARY.tokenization_utils_base
-        self._render_template = module.render_jinja_template
-        module.render_jinja_template = self._render
+        self._render_template = private(module, "render_jinja_template", _PACKAGE)
+        module.render_jinja_template = tapped(self._render)
         # Only a class can have a `__call__`.
-        kind, tokenize = type(self.tokenizer), self._tokenize
+        kind, tokenize = type(self.tokenizer), tapped(self._tokenize)
         self.tokenizer.__class__ = type(
             kind.__name__, (kind,), {"__call__": lambda me, *given, **more: tokenize(kind, me, *given, **more)}
         )
-        self._generate = self.model.generate
-        self.model.generate = self._generate_tapped
-        self._logits_processors = self.model._get_logits_processor
-        self.model._get_logits_processor = self._processors
+        self._generate = private(self.model, "generate", _PACKAGE)
+        self.model.generate = tapped(self._generate_tapped)
+        self._logits_processors = private(self.model, "_get_logits_processor", _PACKAGE)
+        self.model._get_logits_processor = tapped(self._processors)
 
     async def _handle(self, body: dict[str, Any], request_id: str) -> Any:
-        plan = self.plan
-        plan.begun = True
-        try:
-            return await self._handle_request(body, request_id)
-        except Exception as error:
-            plan.finish(error)
-            raise
+        with our_own():
+            plan = self.plan
+            plan.begun = True
+            try:
+                with the_parts_own():
+                    return await self._handle_request(body, request_id)
+            except Exception as error:
+                plan.finish(error)
+                raise
 
     def _render(self, *given: Any, **more: Any) -> Any:
         plan = self.plan
         if plan.prompt is not None:
             return [plan.prompt], []
-        with plan.pinned():
+        with plan.pinned(), the_parts_own():
             rendered = self._render_template(*given, **more)
         plan.text = rendered[0][0]
         return rendered
 
     def _tokenize(self, kind: type[Any], tokenizer: Any, *given: Any, **more: Any) -> Any:
-        encoded = kind.__call__(tokenizer, *given, **more)
+        with the_parts_own():
+            encoded = kind.__call__(tokenizer, *given, **more)
         if self.plan.ids is not None and more.get("return_tensors") is not None:
             encoded["input_ids"] = torch.tensor([list(self.plan.ids)])
             encoded["attention_mask"] = torch.ones_like(encoded["input_ids"])
@@ -184,7 +194,8 @@ class Server:
             if plan.ends:
                 found = _nothing(more)
             else:
-                found = self._generate(**more)
+                with the_parts_own():
+                    found = self._generate(**more)
                 plan.out = found[0].tolist()[len(plan.fed) :]
         except Exception as error:
             plan.finish(error)
@@ -193,7 +204,8 @@ class Server:
         return found
 
     def _processors(self, *given: Any, **more: Any) -> Any:
-        own = self._logits_processors(*given, **more)
+        with the_parts_own():
+            own = self._logits_processors(*given, **more)
         return _LIBRARY.LogitsProcessorList([_First(self.plan), *own, _Last(self.plan, self._end())])
 
     def _end(self) -> int:
@@ -233,11 +245,14 @@ class Server:
         """Give a configuration that names no class the one that transformers has for text of its model type."""
         original = _LIBRARY.AutoConfig.from_pretrained
 
+        @our_own()
         def named(*given: Any, **more: Any) -> Any:
-            made = original(*given, **more)
+            with the_parts_own():
+                made = original(*given, **more)
             for config in made if isinstance(made, tuple) else (made,):
-                if getattr(config, "architectures", ()) is None:
-                    config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+                known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+                if known is not None and getattr(config, "architectures", ()) is None:
+                    config.architectures = [known]
                     self._named = "named by the harness: the file's configuration names none, and serve stops at that"
             return made
 
@@ -250,6 +265,7 @@ class _First:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
+    @our_own()
     def __call__(self, _: Any, scores: Any) -> Any:
         self._plan.logits.append(scores[0].detach().to(torch.float32).cpu().numpy().copy())
         return scores
@@ -262,6 +278,7 @@ class _Last:
         self._plan = plan
         self._end = end
 
+    @our_own()
     def __call__(self, _: Any, scores: Any) -> Any:
         plan = self._plan
         plan.chosen.append(int(scores[0].argmax()))

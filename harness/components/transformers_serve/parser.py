@@ -13,9 +13,12 @@ from typing import Any, ClassVar, Self
 
 from harness.errors import MissingPackageError
 from harness.parts import Completion, Format, PartError
+from harness.process.owner import is_the_parts, the_parts_own
+from harness.process.upstream import private
 from harness.values import Json, Reply
 from harness.wire.chat import reply_of
 
+_PACKAGE = "transformers"
 _CHATML = "<|im_start|>"
 _TYPES: tuple[tuple[set[str], set[str], str], ...] = (
     ({"<|turn>", "<|tool_call>"}, set(), "gemma4"),
@@ -48,7 +51,7 @@ class TransformersParser:
         self._serve: Any = utils
         self._library: Any = response_parser
         kind = next((name for has, lacks, name in _TYPES if _writes(format.template, has, lacks)), None)
-        known = utils._RESPONSE_TEMPLATE_FALLBACKS.items()
+        known = private(utils, "_RESPONSE_TEMPLATE_FALLBACKS", _PACKAGE).items()
         self._template: Json | None = next((one for names, one in known if kind in names), None)
 
     def __enter__(self) -> Self:
@@ -71,15 +74,20 @@ class TransformersParser:
             raise PartError("unsupported", "it has no response template for such models")
         try:
             return self._streamed(asked) if stream else self._whole(asked)
-        except Exception as error:  # the part's own, whichever it is
+        except Exception as error:
+            if not is_the_parts(error):
+                raise
             message = str(error).strip().splitlines()
             raise PartError("error", message[0] if message else "", type(error).__name__) from error
 
     def _whole(self, asked: Completion) -> Reply:
         text = asked.text + (asked.end or "")
         tools = list(asked.tools or ()) or None
-        message = self._library.parse_response(text, self._template, prefix=asked.opening, tools=tools)
-        calls = [self._serve._normalize_tool_call(call) for call in message.get("tool_calls") or ()]
+        parse = private(self._library, "parse_response", _PACKAGE)
+        normalize = private(self._serve, "_normalize_tool_call", _PACKAGE)
+        with the_parts_own():
+            message = parse(text, self._template, prefix=asked.opening, tools=tools)
+            calls = [normalize(call) for call in message.get("tool_calls") or ()]
         return Reply(
             content=message.get("content", ""),
             reasoning=message.get("reasoning_content"),
@@ -93,10 +101,14 @@ class TransformersParser:
     def _deltas(self, asked: Completion) -> Iterator[Json]:
         """Yield the deltas: a call comes in one, once it is complete."""
         tools = list(asked.tools or ()) or None
-        parser = self._library.ResponseParser(self._template, prefix=asked.opening, tools=tools)
-        events = [parser.initial_events, *map(parser.feed, [*asked.pieces, asked.end or ""]), parser.finalize()[1]]
+        make = private(self._library, "ResponseParser", _PACKAGE)
+        chunks_of = private(self._serve, "response_events_to_chunks", _PACKAGE)
+        with the_parts_own():
+            parser = make(self._template, prefix=asked.opening, tools=tools)
+            events = [parser.initial_events, *map(parser.feed, [*asked.pieces, asked.end or ""]), parser.finalize()[1]]
+            chunks = [chunk for told in events for chunk in chunks_of(told)]
         index = 0
-        for chunk in (chunk for told in events for chunk in self._serve.response_events_to_chunks(told)):
+        for chunk in chunks:
             if isinstance(chunk, self._serve.ToolCall):
                 yield {"tool_calls": [{"index": index, **_function(chunk)}]}
                 index += 1

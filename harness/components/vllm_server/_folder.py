@@ -23,6 +23,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from harness.models.gguf import ModelFile, read_model_file
+from harness.stage import StageUnobservedError
 
 _VERSION = "1"
 """Of this module's way to write a folder."""
@@ -65,7 +66,7 @@ def folder_of(file: Path, sha256: str, chat_template: str | None) -> Path:
 
     Raises:
         ModelFileError: the file is damaged.
-        ValueError: it is of a kind that cannot be turned into such a folder here.
+        StageUnobservedError: it is of a kind that cannot be turned into such a folder here.
     """
     key = hashlib.sha256("\0".join((_VERSION, sha256, chat_template or "")).encode("utf-8")).hexdigest()[:16]
     folder = Path(platformdirs.user_cache_dir("llm-stack-harness")) / "vllm" / key
@@ -87,7 +88,7 @@ def _write(folder: Path, file: Path, chat_template: str | None) -> None:
     model = read_model_file(file)
     metadata = model.metadata
     if model.architecture != "llama":
-        raise ValueError(f"no folder for vLLM can be made of the architecture {model.architecture!r}")
+        raise StageUnobservedError(f"no folder for vLLM can be made of the architecture {model.architecture!r}")
     shapes = {tensor.name: tuple(int(size) for size in reversed(tensor.shape)) for tensor in model.tensors}
     config = _config(metadata, shapes)
     documents = {
@@ -106,7 +107,7 @@ def _write(folder: Path, file: Path, chat_template: str | None) -> None:
 
 def _config(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     if any(name.startswith(("llama.rope.scaling", "rope_freqs")) for name in (*metadata, *shapes)):
-        raise ValueError("no folder for vLLM can be made of a model with scaled RoPE")
+        raise StageUnobservedError("no folder for vLLM can be made of a model with scaled RoPE")
     heads = int(metadata["llama.attention.head_count"])
     width = int(metadata["llama.embedding_length"])
     return {
@@ -133,7 +134,9 @@ def _config(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) 
 def _tokenizer(metadata: Mapping[str, Any]) -> dict[str, Any]:
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or not isinstance(pre, str) or pre not in _PRE_TOKENIZERS:
-        raise ValueError(f"no tokenizer.json can be made of a vocabulary {kind!r} with the pre-tokenizer {pre!r}")
+        raise StageUnobservedError(
+            f"no tokenizer.json can be made of a vocabulary {kind!r} with the pre-tokenizer {pre!r}"
+        )
     texts, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {
@@ -211,5 +214,5 @@ def _name(name: str) -> str:
         return _OUTER[name]
     block, layer, kind, *rest = name.split(".")
     if block != "blk" or kind not in _INNER or rest != ["weight"]:
-        raise ValueError(f"no folder for vLLM can be made of a model with the tensor {name!r}")
+        raise StageUnobservedError(f"no folder for vLLM can be made of a model with the tensor {name!r}")
     return f"model.layers.{layer}.{_INNER[kind]}.weight"

@@ -19,6 +19,7 @@ import httpx
 from harness.components.vllm_server._folder import folder_of
 from harness.components.vllm_server._processes import members, shared_memory
 from harness.models.cache import remembered_sha256
+from harness.process.owner import as_the_parts
 
 _POLL = 0.2
 _PATIENCE = 20.0
@@ -44,7 +45,7 @@ class Server:
 
     Raises:
         OSError: it does not start.
-        ValueError: the file cannot be made into what it loads.
+        StageUnobservedError: the file cannot be made into what it loads.
     """
 
     def __init__(
@@ -122,13 +123,13 @@ class Server:
                 self._shared = shared_memory(members(self._process.pid))
                 return
             if time.monotonic() > until:
-                raise OSError("vLLM did not become ready in time")
+                raise as_the_parts(OSError("vLLM did not become ready in time"))
             time.sleep(_POLL)
 
     def _check(self) -> None:
         status = self._process.poll()
         if status is not None:
-            raise OSError(f"vLLM ended with status {status}")
+            raise as_the_parts(OSError(f"vLLM ended with status {status}"))
 
 
 def _environment(folder: str, threads: int, cache_gb: int) -> dict[str, str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from harness.defects.defect import Place
 from harness.defects.places import Generated, Tokenizing, planted
+from harness.process.owner import from_the_part, our_own, the_parts_own
+from harness.process.upstream import private
 
 
 def plant(engine: Any, place: str, function: str, arguments: Mapping[str, Any]) -> None:
@@ -27,9 +29,12 @@ def _request(engine: Any, edit: Callable[..., Any]) -> None:
     real = engine.formatter
 
     @_around(real)
+    @our_own()
     def formatter(**given: Any) -> Any:
         own = {name: given.get(name) for name in ("messages", "tools", "tool_choice")}
-        return real(**{**given, **edit(own)})
+        edited = edit(own)
+        with the_parts_own():
+            return real(**{**given, **edited})
 
     engine.formatter = formatter
 
@@ -39,7 +44,7 @@ def _environment(engine: Any, edit: Callable[..., Any]) -> None:
     formatter = engine.formatter
     while hasattr(formatter, "__wrapped__"):
         formatter = formatter.__wrapped__
-    environment = formatter._environment.environment
+    environment = private(formatter, "_environment.environment", "llama_cpp")
     edit(environment)
     formatter._environment = environment.from_string(formatter.template)
 
@@ -49,8 +54,10 @@ def _prompt(engine: Any, edit: Callable[..., Any]) -> None:
     real = engine.formatter
 
     @_around(real)
+    @our_own()
     def formatter(**given: Any) -> Any:
-        response = real(**given)
+        with the_parts_own():
+            response = real(**given)
         return dataclasses.replace(response, prompt=edit(response.prompt))
 
     engine.formatter = formatter
@@ -61,10 +68,13 @@ def _ids(engine: Any, edit: Callable[..., Any]) -> None:
     real = engine.tokenize
     bos, eos = engine.llm.token_bos(), engine.llm.token_eos()
 
+    @our_own()
     def tokenize(text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        with the_parts_own():
+            ids = tuple(real(text, add_bos, special))
         seen = Tokenizing(
             text=text.decode("utf-8", errors="replace"),
-            ids=tuple(real(text, add_bos, special)),
+            ids=ids,
             encode=lambda text, parsed: real(text.encode("utf-8"), False, parsed),
             bos=None if bos == -1 else bos,
             eos=None if eos == -1 else eos,
@@ -78,8 +88,10 @@ def _answer(engine: Any, edit: Callable[..., Any]) -> None:
     """Change what `create_chat_completion` gives back."""
     real = engine.llm.create_chat_completion
 
+    @our_own()
     def create(**body: Any) -> Any:
-        answer = real(**body)
+        with the_parts_own():
+            answer = real(**body)
         if isinstance(answer, dict):
             return edit(answer, _generated(engine, body))
         return _streamed(engine, answer, body, edit)
@@ -90,15 +102,16 @@ def _answer(engine: Any, edit: Callable[..., Any]) -> None:
 def _streamed(
     engine: Any, chunks: Iterator[Any], body: Mapping[str, Any], edit: Callable[..., Any]
 ) -> Iterator[dict[str, Any]]:
-    whole = list(chunks)
-    yield from edit(whole, _generated(engine, body))
+    with our_own():
+        whole = list(from_the_part(chunks))
+        yield from edit(whole, _generated(engine, body))
 
 
 def _generated(engine: Any, body: Mapping[str, Any]) -> Generated:
     plan = engine.plan
     ids = plan.ids if plan.scripted is None else plan.scripted
-    model = engine.llm._model
-    return Generated(pieces=tuple(model.detokenize([one], special=True) for one in ids), body=body)
+    detokenize = private(engine.llm, "_model.detokenize", "llama_cpp")
+    return Generated(pieces=tuple(detokenize([one], special=True) for one in ids), body=body)
 
 
 def _around(formatter: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -20,6 +20,7 @@ from harness.defects.defect import Place
 from harness.defects.places import Answer, DefectError, Generated, planted
 from harness.errors import UserError
 from harness.models.vocabulary.read import from_gguf
+from harness.process.owner import our_own, the_parts_own
 from harness.stage import StageFailedError, StageRefusedError
 from harness.values import Json
 from harness.wire.api import connection, decoded, events
@@ -78,7 +79,8 @@ class _Facade:
     def pass_on(self, method: str, path: str, sent: bytes | None) -> tuple[int, str, bytes]:
         """Return the status, the type and the bytes of the real server's answer."""
         headers = {} if sent is None else {"Content-Type": "application/json"}
-        answer = self._http.request(method, self._upstream + path, content=sent, headers=headers)
+        with the_parts_own():
+            answer = self._http.request(method, self._upstream + path, content=sent, headers=headers)
         return answer.status_code, answer.headers.get("content-type", "application/json"), answer.content
 
 
@@ -169,7 +171,8 @@ def _handler_of(facade: _Facade) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, sent: bytes | None) -> None:
             try:
-                status, kind, data = facade.pass_on(self.command, self.path, sent)
+                with our_own():
+                    status, kind, data = facade.pass_on(self.command, self.path, sent)
             except DefectError as error:
                 said = {"error": {"code": 500, "message": f"{DefectError.__name__}: {error}", "type": "server_error"}}
                 status, kind, data = 500, "application/json", json.dumps(said).encode("ascii")

@@ -212,7 +212,7 @@ class _Run:
         try:
             return self._worker.call(method, **arguments)
         except RemoteError as error:
-            if error.error in _OF_THE_CALLER:
+            if error.error in _OF_THE_CALLER or error.whose in ("user", "unobserved"):
                 raise UserError(f"{self._group.name}: {error.message}") from error
             raise
 

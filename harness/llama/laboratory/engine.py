@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harness.llama.ggml import Nodes, Watcher, sources, tensor_at
 from harness.llama.layout import Tensor
 from harness.llama.llama_log import log_warnings
+from harness.process.owner import as_the_parts
 
 Logits = NDArray[np.float32]
 _NO_LOADING_MODE = 0  # llama.h, enum llama_load_mode: pages of our own, which can be written
@@ -81,7 +82,7 @@ class Engine:
         _set(loading, settings)
         self._model = low_level.llama_model_load_from_file(path.encode(), loading)
         if not self._model:
-            raise OSError(f"llama.cpp does not load {path}")
+            raise as_the_parts(OSError(f"llama.cpp does not load {path}"))
         self.path = path
         self.n_ctx = n_ctx
         self._context: Any = None
@@ -118,7 +119,7 @@ class Engine:
             low_level.llama_free(self._context)
         self._context = low_level.llama_init_from_model(self._model, parameters)
         if not self._context:
-            raise OSError(f"llama.cpp makes no context with {settings}")
+            raise as_the_parts(OSError(f"llama.cpp makes no context with {settings}"))
         self._memory = low_level.llama_get_memory(self._context)
         self.cells = int(low_level.llama_n_ctx(self._context))
         self.flash_attention = parameters.flash_attn_type == low_level.LLAMA_FLASH_ATTN_TYPE_ENABLED
@@ -171,7 +172,7 @@ class Engine:
         code = low_level.llama_decode(self._context, batch)
         self.nodes.check()
         if code != 0:
-            raise RuntimeError(f"llama_decode returned {code}")
+            raise as_the_parts(RuntimeError(f"llama_decode returned {code}"))
         address = low_level.llama_get_logits(self._context)
         return np.ctypeslib.as_array(address, shape=(1 if only_last else len(rows), self.n_vocab)).copy()
 

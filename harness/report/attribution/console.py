@@ -60,9 +60,11 @@ def print_bench(console: Console, summary: Summary) -> None:
         _print_ended(console, says, [one for one in summary.defects if one.result == result])
     alarms = [(one.name, one.line) for one in summary.controls.alarms]
     unjudged = [(one.name, one.line) for one in summary.controls.unjudged]
+    errors = [(one.name, one.line) for one in summary.controls.errors]
     pairs = [(" + ".join(one.ids), one.line) for one in summary.pairs if one.result in ("another stage", "none")]
     _print_lines(console, "false alarms: the clean stack was convicted", alarms, "red")
     _print_lines(console, "the clean stack could not be judged", unjudged, "yellow")
+    _print_lines(console, "errors of our own in checks of the clean stack", errors, "magenta")
     _print_lines(console, "pairs of which neither stage was convicted", pairs, "red")
     if summary.swapped:
         named = ", ".join(map(told_text, summary.swapped))

@@ -40,8 +40,9 @@ _RESULT_TONES: Final = {
     "leaks": "bad",
     "without effect": "unknown",
     "no place": "unknown",
+    "error": "unknown",
 }
-_FIRST: Final = ("missed", "wrong stage", "wrong kind", "leaks", "raised", "others too")
+_FIRST: Final = ("error", "missed", "wrong stage", "wrong kind", "leaks", "raised", "others too")
 """Results that a reader wants to see first."""
 
 
@@ -72,6 +73,7 @@ def to_html(summary: Summary) -> str:
             for what, controls in (
                 ("false alarm", summary.controls.alarms),
                 ("could not be judged", summary.controls.unjudged),
+                ("error of our own", summary.controls.errors),
             )
             for one in controls
         ],

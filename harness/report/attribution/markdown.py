@@ -47,6 +47,7 @@ def _blocks(summary: Summary) -> Iterator[str]:
     for says, controls in (
         ("False alarms", summary.controls.alarms),
         ("Clean stacks that could not be judged", summary.controls.unjudged),
+        ("Errors of our own in checks of the clean stack", summary.controls.errors),
     ):
         if controls:
             yield f"#### {says}"

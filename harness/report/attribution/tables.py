@@ -32,6 +32,7 @@ ENDS: Final = {
     "no place": "no place in this stack",
     "raised": "the defect's own function raised",
     "leaks": "left something behind",
+    "error": "an error of our own",
 }
 """What came of defects that are in no share."""
 RESULTS: Final = {
@@ -44,9 +45,10 @@ RESULTS: Final = {
     "no place": "no place",
     "raised": "raised",
     "leaks": "leaks",
+    "error": "error of ours",
 }
 """What came of a defect, in a word or two."""
-TONES: Final = {"right": "good", "wrong": "bad", "unjudged": "unknown"}
+TONES: Final = {"right": "good", "wrong": "bad", "unjudged": "unknown", "error": "unknown"}
 
 
 def told_text(text: str) -> str:
