@@ -1,7 +1,12 @@
-"""The command line: a thin runner. Exit status 0: clean; 1: something convicted; 2: wrong call or file; 3: unjudged."""
+"""The command line: a thin runner.
+
+Exit status 0: clean; 1: something convicted; 2: wrong call or file; 3: unjudged; 4: an error of our own;
+130: interrupted.
+"""
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +15,20 @@ import typer
 from typer.core import TyperGroup
 
 from harness.cli import attribute, engine, fuzz, goldens, parsers, stacks, templates, tokenizers
-from harness.cli.shared import WRONG
+from harness.cli.shared import OWN_ERROR, UNJUDGED, WRONG, print_own_errors
 from harness.errors import UserError
 
 INTERRUPTED = 130
+# Typer has brought Click by other names; what is common to its errors is public in none of them.
+_USAGE = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 class _Commands(TyperGroup):
-    """Turns what the user can mend into one line and status 2, and an interruption into one line and status 130."""
+    """Turns every end of a command that is no answer into one line and its status.
+
+    What the user can mend is status 2; a part that does not run, where nothing else can be said, 3; an error of our
+    own 4; an interruption 130.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -28,6 +39,25 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             print("harness: interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, *_USAGE):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                # Whoever read has gone.
+                raise
+            raise typer.Exit(_ended(error)) from None
+
+
+def _ended(error: Exception) -> int:
+    """Say what ended a command, and return its status."""
+    from harness.check.own import own_error
+    from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
+
+    if isinstance(error, StageFailedError | StageRefusedError | StageUnobservedError):
+        print(f"harness: could not go on: {error}", file=sys.stderr)
+        return UNJUDGED
+    print_own_errors([own_error(error)])
+    return OWN_ERROR
 
 
 app = typer.Typer(

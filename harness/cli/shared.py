@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -15,8 +15,9 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.project.project import Project
+    from harness.values import OwnError
 
-CLEAN, CONVICTED, WRONG, UNJUDGED = 0, 1, 2, 3
+CLEAN, CONVICTED, WRONG, UNJUDGED, OWN_ERROR = 0, 1, 2, 3, 4
 
 
 class Format(StrEnum):
@@ -92,6 +93,13 @@ def command_line() -> str:
     import shlex
 
     return shlex.join(["harness", *sys.argv[1:]])
+
+
+def print_own_errors(errors: Sequence[OwnError]) -> None:
+    """Write the full report of errors of our own, and say in one line what they are and where it is."""
+    from harness.report.own import line_of, write_own_report
+
+    print(f"harness: {line_of(errors, write_own_report(command_line(), errors))}", file=sys.stderr)
 
 
 def project_at(root: Path | None) -> Project:

@@ -132,9 +132,11 @@ class Engine(TappedLlama):
     def _run(self, plan: Plan, body: Mapping[str, Any]) -> Plan:
         self._follow(plan)
         call = private(self.llm, "create_chat_completion", PACKAGE)
-        with contextlib.suppress(Done), the_parts_own():
-            answer: Any = call(**body)
-            plan.answer = answer if isinstance(answer, dict) else list(answer)
+        with contextlib.suppress(Done):
+            with the_parts_own():
+                answer: Any = call(**body)
+                answer = answer if isinstance(answer, dict) else list(answer)
+            plan.answer = answer
         self.nodes.check()
         return plan
 
