@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.attribution.results import Conviction, Trial
 from harness.check.checking import Session, open_session
-from harness.check.compare.outcome import Outcome
+from harness.check.own import own_error
 from harness.check.running import RunningStack, around_its_model, open_stack
 from harness.check.trace import FIELDS, Run, Trace
 from harness.check.verdict import StageResult, Verdict
@@ -110,6 +110,8 @@ def run(
         return Trial(**made, ended="no place", why=str(none)), None
     except (DefectError, UserError) as error:
         return Trial(**made, ended="raised", why=str(error)), None
+    except Exception as error:  # noqa: BLE001 - whatever else it is, it is ours: neither noticed nor missed
+        return Trial(**made, ended="error", why=own_error(error).describe()), None
     raised = next((said for said in map(_raised, checked.traces.values()) if said is not None), None)
     if raised is not None:
         return Trial(**made, ended="raised", why=raised), checked
@@ -125,7 +127,7 @@ def run(
         convictions=convictions_of(checked.verdict),
         by_stage=_by_stage(checked.verdict.results),
         answers=() if clean is None else _other_answers(clean, checked),
-        comparisons=sum(one.isolated.outcome is not Outcome.UNOBSERVED for one in checked.verdict.results),
+        comparisons=sum(one.isolated.outcome.seen for one in checked.verdict.results),
         seconds=time.perf_counter() - start,
     )
     return trial, checked

@@ -539,7 +539,7 @@ def _findings(
         return
     own = [r for r in results if r.stage is stage]
     isolated = [r for r in own if r.isolated.outcome.bad]
-    none_right = all(r.isolated.outcome.bad or r.isolated.outcome is Outcome.UNOBSERVED for r in own)
+    none_right = all(r.isolated.outcome.bad or not r.isolated.outcome.seen for r in own)
     parts = [(r, part) for r in isolated if r.isolated.difference for part in parts_of(r.isolated.difference)]
     yield from _told(stage, parts, "isolated", none_right=none_right)
     if errors:

@@ -20,7 +20,9 @@ from harness.errors import UserError
 
 INTERRUPTED = 130
 # Typer has brought Click by other names; what is common to its errors is public in none of them.
-_USAGE = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_USAGE: tuple[type[Exception], ...] = tuple(
+    kind for kind in typer.BadParameter.__mro__ if issubclass(kind, Exception) and kind.__name__ == "ClickException"
+)
 
 
 class _Commands(TyperGroup):
@@ -39,9 +41,9 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             print("harness: interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        except (typer.Exit, typer.Abort, *_USAGE):
-            raise
         except Exception as error:
+            if isinstance(error, (typer.Exit, typer.Abort, *_USAGE)):
+                raise
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 # Whoever read has gone.
                 raise

@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.check.checking import judge_of
 from harness.check.compare.inference import divergences
-from harness.check.compare.outcome import Difference, Outcome
+from harness.check.compare.outcome import Comparison, Difference, Outcome
 from harness.check.own import OwnSeenError
 from harness.check.running import RunningStack, around_its_model, open_stack
 from harness.check.trace import Run, Trace, Tracer
@@ -200,7 +200,7 @@ class Inspector:
                 judge = judge_of(self._project, other)
                 for case in finding.cases[:_TRIED]:
                     trace = _traced(other, finding.stage, goldens[case])
-                    comparison = judge.isolated(finding.stage, goldens[case], trace)
+                    comparison = _sound(judge.isolated(finding.stage, goldens[case], trace))
                     if comparison.outcome is Outcome.UNOBSERVED:
                         return None, f"with the golden's own file the part shows nothing: {comparison.rule}"
                     if comparison.outcome.bad:
@@ -232,7 +232,7 @@ class Inspector:
                 if isinstance(observed, Failure) and observed.reason == "start":
                     return _refused(reference, finding.stage, goldens[case], path)
                 expected = reference.again(finding.stage, goldens[case])
-                if judge.isolated(finding.stage, expected, trace).outcome is Outcome.UNOBSERVED:
+                if _sound(judge.isolated(finding.stage, expected, trace)).outcome is Outcome.UNOBSERVED:
                     return False, "and whether the part does what its file says cannot be seen"
                 if not _agree(judge, finding.stage, expected, trace):
                     return (
@@ -309,10 +309,19 @@ def _agree(judge: Judge, stage: Stage, expected: Golden, trace: Trace) -> bool:
 
 
 def _is_right(judge: Judge, stage: Stage, golden: Golden, trace: Trace) -> bool:
-    comparison = judge.isolated(stage, golden, trace)
+    comparison = _sound(judge.isolated(stage, golden, trace))
+    return not comparison.outcome.bad and comparison.outcome is not Outcome.UNOBSERVED
+
+
+def _sound(comparison: Comparison) -> Comparison:
+    """Return a comparison, unless code of ours raised in it: then nothing follows.
+
+    Raises:
+        OwnSeenError: it did.
+    """
     if comparison.error is not None:
         raise OwnSeenError(comparison.error)
-    return not comparison.outcome.bad and comparison.outcome is not Outcome.UNOBSERVED
+    return comparison
 
 
 def _broken(generation: Generation) -> Sequence[int]:
