@@ -18,6 +18,7 @@ from harness.defects.catalogue.weights import blocks_swapped
 from harness.defects.model_copy import ModelCopy
 from harness.explain.artifact import Inspector, _agree
 from harness.models.gguf import sha256_of
+from harness.process.owner import as_the_parts
 from harness.project.golden import Golden
 from harness.stage import Stage
 from harness.values import Case, Distributions, Generation, ModelRef, Observation, Request
@@ -231,7 +232,7 @@ def test_a_template_that_does_not_compile_is_the_files(opened, copied, inspector
 
 def ended(_engine):
     """Do not start."""
-    raise OSError("no library")
+    raise as_the_parts(OSError("no library"))
 
 
 def test_a_file_that_neither_loads_is_an_artifact_and_one_that_the_reference_loads_is_not(opened, copied, inspector):
