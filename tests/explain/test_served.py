@@ -266,6 +266,30 @@ def test_without_the_golden_s_file_there_are_no_hints_and_that_is_said(place, mo
         assert found.notes[-1].endswith("the file that the goldens were made of is not at hand")
 
 
+def test_hints_are_made_over_the_golden_s_file_and_never_over_the_one_that_is_served(place, model, monkeypatch):
+    asked = []
+
+    class Reference:
+        def __init__(self, of):
+            asked.append(of)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def made(self, *_):
+            return None
+
+    monkeypatch.setattr("harness.explain.hints.HurtReference", Reference)
+    bad = model.model_copy(update={"path": written(place.golden.parent / "bad.gguf", tensor=2.0)})
+    stack = opened(Told(bad.path, **{Stage.TEMPLATE: Prompt(text="else")}), bad, held_against=model)
+    found = with_hints(judged(stack), stack, {"greeting": GREETING})
+    assert asked == [model]
+    assert found.notes == ()
+
+
 # A real one
 
 
