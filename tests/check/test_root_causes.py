@@ -183,6 +183,18 @@ def test_what_a_template_does_is_told_by_where_it_does_it(goldens):
     ]
 
 
+def test_a_last_message_that_is_left_open_is_told(goldens):
+    def opened(text, golden):
+        last = golden.request.messages[-1]
+        return text[: text.rindex(last["content"]) + len(last["content"])]
+
+    golden = goldens["assistant-last"]
+    # It is what a policy gives that is known by its name.
+    plain = golden.model_copy(update={"prompt": golden.prompt.model_copy(update={"policies": {}})})
+    (finding,) = found({"assistant-last": plain}, Stage.TEMPLATE, prompted(opened)).findings
+    assert finding.summary == "the last message is left open: the text differs in 1 place"
+
+
 @pytest.mark.parametrize(
     ("edit", "says"),
     [

@@ -95,6 +95,8 @@ def _seen(text: str, found: str, spans: Sequence[_Span], request: Request) -> Se
     if contents is not None:
         more = (cause.replace(f"{MESSAGE}\0", "prompt\0") for cause in contents.causes)
         return contents._replace(perhaps=(*contents.perhaps, *more))
+    if spans and found == text[: spans[-1].end]:
+        return Seen("the last message is left open", ("last message open",))
     whole = changes(text, found)
     for change in whole:
         if change.key in _WHOLE:
