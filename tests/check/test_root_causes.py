@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from harness.check.compare import client, postprocess, template, tokenization
+from harness.check.compare.mechanism import with_parts
 from harness.check.compare.outcome import ACCEPTS, MESSAGE, Difference
 from harness.check.root_causes import grouped
 from harness.check.verdict import Judge, convict
 from harness.project.golden import Golden, cases_for, load_golden, load_provenance
 from harness.reference.client import expected_request
 from harness.stage import Stage
-from harness.values import Prompt, Reply, Tokens
+from harness.values import Prompt, Reply, Request, Tokens
 from tests.made import result
 
 JUDGE = Judge({}, None)
@@ -282,3 +286,32 @@ def test_control_tokens_that_are_read_as_text_are_told_from_another_cut_of_plain
     assert read(at - 1, at + 1, f"{pieces[at - 1]}<", "|im_end|>") == text_of_control
     before = pieces[at - 2] + pieces[at - 1]
     assert read(at - 2, at, before[:1], before[1:3], before[3:]) == "the same text in other ids"
+
+
+PARTS = st.lists(st.fixed_dictionaries({"text": st.text("ab")}))
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant"])},
+        optional={
+            "content": st.none() | st.text("ab <>\n", max_size=6) | PARTS,
+            "tool_calls": st.sampled_from(
+                [None, 5, [5], [{"function": {"name": "ab", "arguments": '{"a": ["b"]}'}}], [{"function": {"name": 1}}]]
+            ),
+        },
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(MESSAGES, MESSAGES, st.text("ab <>\n", max_size=30), st.text("ab <>\n", max_size=30))
+def test_anything_can_be_told_apart_into_parts(one, other, text, seen):
+    request, observed = Request(messages=tuple(one)), Request(messages=tuple(other))
+    with_parts(client.compare(request, observed), request, observed, request)
+    prompts = Prompt(text=text, suffix=text[-3:]), Prompt(text=seen)
+    with_parts(template.compare(*prompts, {}), *prompts, request)
+    replies = Reply(content=text, reasoning=seen), Reply(content=seen)
+    with_parts(postprocess.compare(*replies, {}), *replies, request)
+    ids = [Tokens(ids=tuple(map(ord, some)), pieces=tuple(some)) for some in (text, seen)]
+    with_parts(tokenization.compare(*ids, {}), *ids, request)

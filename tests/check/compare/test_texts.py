@@ -1,6 +1,8 @@
 """A change of a text is named where it gives exactly what was observed, and nowhere else."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.check.compare.texts import changes
 
@@ -56,3 +58,14 @@ def test_of_a_short_text_every_change_is_named_that_would_give_it():
 
 def test_a_character_that_is_not_always_written_so_is_no_rule():
     assert all("\0" not in one.key for one in changes("a b c", "aĠb c"))
+
+
+TEXTS = st.text(st.sampled_from("ab \n<>&\\é\ud800\u0301{}"), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS, TEXTS)
+def test_any_two_texts_can_be_asked_about(one, other):
+    found = changes(one, other)
+    assert len(set(found)) == len(found)
+    assert one != other or not found

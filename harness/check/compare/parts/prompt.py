@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.check.compare.hunks import common_prefix, hunks
 from harness.check.compare.outcome import MESSAGE, Difference, Hunk
@@ -203,7 +203,8 @@ def _missing(request: Request, text: str, found: str, spans: Sequence[_Span]) ->
     contents = _longest_first(text, spans)
     around, here = _without(contents, text), _without(contents, found)
     lost = [name for name in declared if here.count(name) < around.count(name)]
-    calls = [_function(call) for message in request.messages for call in message.get("tool_calls") or ()]
+    lists = [message.get("tool_calls") for message in request.messages]
+    calls = [_function(call) for some in lists if isinstance(some, list) for call in some]
     made = [str(call.get("name")) for call in calls]
     if lost and not set(lost) <= set(made) and _only_less(text, found):
         few = all(name not in found for name in declared)
@@ -227,8 +228,8 @@ def _only_less(text: str, found: str) -> bool:
     return len(found) < len(text) and all(not hunk.observed for hunk in _hunks(text, found))
 
 
-def _function(of: Json) -> Json:
-    function = of.get("function")
+def _function(of: Any) -> Json:
+    function = of.get("function") if isinstance(of, dict) else None
     return function if isinstance(function, dict) else {}
 
 

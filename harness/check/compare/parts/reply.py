@@ -102,7 +102,7 @@ def _calls(golden: Reply, observed: Reply, hunks: Sequence[Hunk]) -> Seen | None
 def _loaded(shown: str) -> Any:
     try:
         return json.loads(shown)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
