@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from harness.check.compare.outcome import Difference, Hunk
 from harness.check.compare.texts import Change, changes
@@ -32,7 +32,13 @@ def parts(golden: Tokens, observed: Tokens, difference: Difference) -> Iterator[
     seen = _mechanism(golden, observed, hunks)
     part = _part(difference, hunks, seen.key, difference.summary, seen.words)
     texts = tuple(change.key for change in _of_the_text(golden, observed))
-    yield part.model_copy(update={"perhaps": (*part.perhaps, *others, *texts)})
+    if seen.key == _CONTROL:
+        texts = ()
+    elif _holds_control(golden, hunks, any):
+        texts = (*texts, _CONTROL)
+    elif seen.key == _AN_ID:
+        texts = (*texts, _OTHERS, _CONTROL)
+    yield part.model_copy(update={"perhaps": (*others, *texts)})
 
 
 _ADDED_BEFORE, _ADDED_BEHIND = "ids are added at the beginning", "ids are added at the end"
@@ -41,14 +47,9 @@ _OTHERS = "other ids"
 _SAME_TEXT = "the same text in other ids"
 _CONTROL = "the text of control tokens is in ordinary ids"
 _LESS, _MORE, _ONE_FOR_ONE = "ids are missing", "ids are added", "ids are replaced one for one"
-_LOOKS_LIKE = {
-    _ONE_FOR_ONE: (_OTHERS, _SAME_TEXT, _CONTROL),
-    _LOST_BEHIND: (_LESS,),
-    _LOST_BEFORE: (_LESS,),
-    _ADDED_BEHIND: (_MORE,),
-    _ADDED_BEFORE: (_MORE,),
-}
-"""What one looks like in a small case that is another in all the others."""
+_AN_ID = "an id is another"
+_SHOWN = 80
+"""Characters of a place that is still one token and what it is joined to."""
 _FEW = 2
 """How many ids before or behind the others are told apart from what became of these."""
 
@@ -60,7 +61,6 @@ def _part(difference: Difference, hunks: tuple[Hunk, ...], key: str, told: str, 
         summary=told if plain else f"{words}: {told}",
         hunks=hunks,
         causes=(key,),
-        perhaps=_LOOKS_LIKE.get(key, ()),
         kind=difference.kind,
     )
 
@@ -91,9 +91,8 @@ def _mechanism(golden: Tokens, observed: Tokens, hunks: Sequence[Hunk]) -> Chang
         if holds:
             return Change(key, key)
     if len(wanted) == len(found) and sum(one != other for one, other in zip(wanted, found, strict=True)) == 1:
-        return Change(_ONE_FOR_ONE, "an id is another")
-    markers = {f"[{piece}]" for piece in golden.pieces or () if len(piece) > 2 and piece.startswith(_MARKER)}
-    if hunks and all(any(marker in hunk.golden for marker in markers) for hunk in hunks):
+        return Change(_AN_ID, _AN_ID)
+    if _holds_control(golden, hunks, all):
         return Change(_CONTROL, _CONTROL)
     for change in _of_the_text(golden, observed):
         return change
@@ -109,6 +108,14 @@ def _of_the_text(golden: Tokens, observed: Tokens) -> list[Change]:
     if text == other:
         return [Change(_SAME_TEXT, _SAME_TEXT)]
     return [Change(f"text\0{one.key}", f"the text of the ids: {one.words}") for one in changes(text, other)]
+
+
+def _holds_control(golden: Tokens, hunks: Sequence[Hunk], which: Callable[[Iterable[bool]], bool]) -> bool:
+    """Whether a control token stands in the golden at all of these places, or at any."""
+    markers = {f"[{piece}]" for piece in golden.pieces or () if len(piece) > 2 and piece.startswith(_MARKER)}
+    small = (len(hunk.golden) <= _SHOWN for hunk in hunks)
+    here = (any(marker in hunk.golden for marker in markers) for hunk in hunks)
+    return bool(hunks) and all(small) and which(here)
 
 
 def _within(shorter: Sequence[int], longer: Sequence[int]) -> bool:
