@@ -374,7 +374,7 @@ class Failure(Value):
     Attributes:
         reason: `start` (it could not be started, and said why), `crash`, `hang` or `broken` (it answered what no
             protocol allows).
-        message: What it said, of a failed start or a broken answer.
+        message: What it said, of a failed start or a broken answer; of a hang, what made its limit longer.
         signal: The signal's name, of a crash by one.
         status: The exit status, of a crash without one.
         seconds: How long was waited for it, of a hang.
@@ -392,7 +392,7 @@ class Failure(Value):
     def describe(self) -> str:
         """Return one line for a human."""
         if self.reason == "hang":
-            what = f"no answer in {self.seconds:g} s"
+            what = f"no answer in {self.seconds:g} s{f' ({self.message})' if self.message else ''}"
         elif self.reason == "start":
             what = f"could not start: {self.message}"
         elif self.reason == "broken":

@@ -31,6 +31,10 @@ class Thing:
     def pid(self) -> int:
         return os.getpid()
 
+    def started_python(self, code: str) -> int:
+        """How a Python that this process starts ends with some code."""
+        return subprocess.run([sys.executable, "-c", code], check=False).returncode
+
     def count(self) -> int:
         """How often this very object was asked."""
         self.calls += 1

@@ -14,7 +14,6 @@ import importlib
 import json
 import os
 import secrets
-import select
 import signal
 import struct
 import subprocess
@@ -22,7 +21,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal
 
@@ -30,6 +31,8 @@ import numpy as np
 
 from harness.errors import ModelFileError, UserError
 from harness.process import owner
+from harness.process.patience import MOST, Limit, Wait
+from harness.process.pipes import Pipes
 from harness.process.upstream import gone
 from harness.stage import StageUnobservedError
 from harness.values import Failure
@@ -41,6 +44,11 @@ _LOG_LIMIT = 16 << 20
 """Bytes of log after which it is begun anew: a part may be told to log much, and only the tail is evidence."""
 _ARRAY_TYPES = {"float32", "int32"}
 _MAX_MESSAGE = 1 << 32
+_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+"""The second for what the part itself starts with Python."""
+_DEFAULTS = {"OMP_WAIT_POLICY": "passive"}
+"""For children whose user has not said otherwise: threads that wait for each other sleep. Spinning, those of two
+engines on two processors keep each other from what they spin for. It changes no number."""
 
 Whose = Literal["part", "ours", "unobserved", "user"]
 """Whose an exception of the child is: the real part's own; ours; nobody's, as the part does not show what was to be
@@ -81,7 +89,9 @@ class Worker:
     Args:
         target: `package.module:factory`; called in the child with `init` as keywords, it returns the object served.
         init: JSON-able keywords.
-        seconds: How long one call may take before the child is ended.
+        seconds: How long one call may take before the child is ended, by the rule of `harness.process.patience`.
+        file: The model file that it works on: a larger one takes longer.
+        patience: How many times its limit a child is waited for by the clock.
         memory: Bytes of private memory that the child may have, or None (`RLIMIT_DATA`: heap and anonymous mappings,
             not a mapped model file). Enforced on Linux; macOS ignores the limit.
         environment: Variables for the child beside the parent's own.
@@ -93,17 +103,18 @@ class Worker:
         init: Mapping[str, Any],
         *,
         seconds: float = 120.0,
+        file: Path | None = None,
+        patience: float = MOST,
         memory: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._target = target
         self._init = dict(init)
-        self._seconds = seconds
+        self._limit = Limit.of(seconds, file, patience)
         self._memory = memory
-        self._environment = {"PYTHONUNBUFFERED": "1", **(environment or {})}
+        self._environment = {**_ENVIRONMENT, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
-        self._to_child: BinaryIO | None = None
-        self._from_child: BinaryIO | None = None
+        self._pipes: Pipes | None = None
         self._log: BinaryIO | None = None
 
     def __enter__(self) -> Worker:
@@ -154,10 +165,9 @@ class Worker:
         if self._process is None:
             return
         process, self._process = self._process, None
-        for pipe in (self._to_child, self._from_child):
-            with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
+        if self._pipes is not None:
+            self._pipes.close()
+            self._pipes = None
         try:
             process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
@@ -180,7 +190,16 @@ class Worker:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         # The child appends, so that the log can be cut without a hole of zeros before what it writes next.
         fcntl.fcntl(self._log, fcntl.F_SETFL, fcntl.fcntl(self._log, fcntl.F_GETFL) | os.O_APPEND)
-        command = [sys.executable, "-m", "harness.process.worker", self._target, str(child_reads), str(child_writes)]
+        # The working directory is not on its path (-P): a folder there may have the name of a package.
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "harness.process.worker",
+            self._target,
+            str(child_reads),
+            str(child_writes),
+        ]
         if self._memory is not None:
             command.append(str(self._memory))
         try:
@@ -192,23 +211,27 @@ class Worker:
                 stderr=self._log,
                 pass_fds=(child_reads, child_writes),
                 start_new_session=True,
-                env=os.environ | self._environment,
+                env=_DEFAULTS | os.environ | self._environment,
             )
+        except BaseException:
+            os.close(parent_writes)
+            os.close(parent_reads)
+            raise
         finally:
             os.close(child_reads)
             os.close(child_writes)
-        self._to_child = os.fdopen(parent_writes, "wb")
-        self._from_child = os.fdopen(parent_reads, "rb", buffering=0)
+        self._pipes = Pipes(parent_writes, parent_reads)
 
     def _exchange(self, message: dict[str, Any]) -> Any:
-        assert self._to_child is not None
-        assert self._from_child is not None
+        assert self._pipes is not None
+        assert self._process is not None
         encoded = _encode(message)
+        wait = Wait(self._limit, self._process.pid)
         try:
-            _send(self._to_child, encoded)
-            answer = _read(_Deadline(self._from_child, self._seconds))
+            self._pipes.send(encoded, wait)
+            answer = _read(partial(self._pipes.read, waiting=wait))
         except TimeoutError:
-            raise WorkerDiedError(self._end(Failure(reason="hang", seconds=self._seconds))) from None
+            raise WorkerDiedError(self._end(wait.failure)) from None
         except (EOFError, BrokenPipeError, ConnectionError):
             raise WorkerDiedError(self._end(None)) from None
         except (ValueError, LookupError, TypeError) as error:
@@ -245,27 +268,6 @@ class Worker:
         self.close()
 
 
-class _Deadline:
-    """Reads a pipe in full, until a point in time."""
-
-    def __init__(self, pipe: BinaryIO, seconds: float) -> None:
-        self._pipe = pipe
-        self._until = time.monotonic() + seconds
-
-    def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes; EOFError when the pipe ends, TimeoutError when time runs out."""
-        parts = bytearray()
-        while len(parts) < size:
-            left = self._until - time.monotonic()
-            if left <= 0 or not select.select([self._pipe], [], [], left)[0]:
-                raise TimeoutError
-            part = self._pipe.read(min(size - len(parts), 1 << 20))
-            if not part:
-                raise EOFError
-            parts += part
-        return bytes(parts)
-
-
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -297,43 +299,39 @@ def _send(pipe: BinaryIO, encoded: Sequence[bytes]) -> None:
     pipe.flush()
 
 
-def _read(pipe: Any) -> dict[str, Any]:
-    head = json.loads(_part(pipe, _LENGTH.unpack(pipe.read(_LENGTH.size))[0]))
-    arrays = [_array(pipe, **array) for array in head["arrays"]]
+def _read(read: Callable[[int], bytes]) -> dict[str, Any]:
+    """Read a message by what reads exactly as many bytes as it is asked for."""
+    head = json.loads(_part(read, _LENGTH.unpack(read(_LENGTH.size))[0]))
+    arrays = [_array(read, **array) for array in head["arrays"]]
     mark = head["mark"]
 
     def place(value: dict[str, Any]) -> Any:
         return arrays[int(value[mark])] if mark in value else value
 
-    message = json.loads(_part(pipe, head["size"]), object_hook=place if arrays else None)
+    message = json.loads(_part(read, head["size"]), object_hook=place if arrays else None)
     assert isinstance(message, dict)
     return message
 
 
-def _part(pipe: Any, size: int) -> bytes:
+def _part(read: Callable[[int], bytes], size: int) -> bytes:
     if size > _MAX_MESSAGE:
         raise ValueError(f"a message of {size} bytes")
-    return bytes(pipe.read(size)) if size else b""
+    return read(size) if size else b""
 
 
-def _array(pipe: Any, dtype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
+def _array(read: Callable[[int], bytes], dtype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
     if dtype not in _ARRAY_TYPES:
         raise ValueError(f"an array of {dtype}")
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    return np.frombuffer(_part(pipe, size), dtype=np.dtype(dtype)).reshape(shape)
+    return np.frombuffer(_part(read, size), dtype=np.dtype(dtype)).reshape(shape)
 
 
-class _Pipe:
-    """The child's blocking end."""
-
-    def __init__(self, pipe: BinaryIO) -> None:
-        self._pipe = pipe
-
-    def read(self, size: int) -> bytes:
-        data = self._pipe.read(size)
-        if len(data) < size:
-            raise EOFError
-        return data
+def _whole(pipe: BinaryIO, size: int) -> bytes:
+    """Read the child's blocking end."""
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
 
 
 def _serve(target: str, reads: int, writes: int, memory: int | None) -> None:
@@ -347,7 +345,7 @@ def _serve(target: str, reads: int, writes: int, memory: int | None) -> None:
     over = threading.Event()
     # Registered before the part is made, so it runs after whatever the part registers.
     atexit.register(_end_what_was_started, over)
-    requests, answers = _Pipe(os.fdopen(reads, "rb")), os.fdopen(writes, "wb")
+    requests, answers = partial(_whole, os.fdopen(reads, "rb")), os.fdopen(writes, "wb")
     served: Any = None
     while True:
         try:

@@ -38,7 +38,7 @@ class ReferenceTemplate:
 
     def __init__(self, template: str, special_texts: Mapping[str, str], control_tokens: Sequence[str]) -> None:
         init = {"template": template, "special_texts": dict(special_texts), "control_tokens": list(control_tokens)}
-        self._worker = Worker("harness.reference.template:Renderer", init, seconds=SECONDS, memory=MEMORY)
+        self._worker = Worker("harness.reference.template:Renderer", init, seconds=SECONDS, memory=MEMORY, patience=2)
 
     def __enter__(self) -> ReferenceTemplate:
         return self

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from harness.process.patience import Limit
 from harness.process.worker import RemoteError, Worker, WorkerDiedError
 from harness.values import Failure
 
@@ -302,7 +305,7 @@ def test_a_child_that_was_killed_between_two_calls_is_a_death_too(shared):
 def test_a_hang_is_ended_at_its_limit():
     with Worker(THING, {}, seconds=FAR) as worker:
         before = worker.call("pid")
-        worker._seconds = 0.5  # the start alone may take longer on a busy machine
+        worker._limit = Limit.of(0.5)  # the start alone may take longer on a busy machine
         with pytest.raises(WorkerDiedError) as caught:
             worker.call("hang")
         assert caught.value.failure == Failure(reason="hang", seconds=0.5, log=("thinking",))
@@ -319,6 +322,51 @@ def test_a_start_that_takes_too_long_is_a_hang():
         assert worker.pid is None
 
 
+@pytest.mark.parametrize("size", [0, 1 << 16, 10 << 20])
+def test_a_child_that_is_stopped_is_ended_at_the_limit_whatever_it_is_sent(size):
+    with Worker(THING, {}, seconds=FAR) as worker:
+        pid = worker.call("pid")
+        worker._limit = Limit.of(0.5)
+        os.kill(pid, signal.SIGSTOP)
+        never = threading.Timer(FAR, end, [pid])
+        never.start()
+        try:
+            with pytest.raises(WorkerDiedError) as caught:
+                worker.call("echo", value="x" * size)
+        finally:
+            never.cancel()
+        assert (caught.value.failure.reason, caught.value.failure.seconds) == ("hang", 0.5)
+        assert gone(pid)
+
+
+def test_a_child_that_dies_while_it_is_sent_something_is_a_death():
+    with Worker(THING, {}, seconds=FAR) as worker:
+        pid = worker.call("pid")
+        os.kill(pid, signal.SIGSTOP)
+        killer = threading.Timer(0.5, end, [pid])
+        killer.start()
+        with pytest.raises(WorkerDiedError) as caught:
+            worker.call("echo", value="x" * (10 << 20))
+        killer.join()
+        assert (caught.value.failure.reason, caught.value.failure.signal) == ("crash", "SIGKILL")
+
+
+def test_more_descriptors_than_select_can_take_are_no_hindrance():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("this system does not let a process open so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert opened[-1] > 1023
+        with Worker(THING, {}, seconds=FAR) as worker:
+            assert worker.call("echo", value="x" * 300_000) == "x" * 300_000
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces RLIMIT_DATA")
 def test_memory_beyond_the_limit_is_refused():
     with Worker(THING, {}, seconds=FAR, memory=1 << 30) as worker:
@@ -331,6 +379,28 @@ def test_memory_beyond_the_limit_is_refused():
             else:
                 assert caught.value.failure.reason == "crash"
         assert worker.call("greet") == "hello"
+
+
+# Where it looks for packages
+
+
+@pytest.mark.parametrize("name", ["numpy/__init__.py", "harness/__init__.py", "tests/__init__.py", "json.py"])
+def test_what_lies_in_the_working_directory_is_not_imported(tmp_path, monkeypatch, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("raise RuntimeError('not the package')")
+    monkeypatch.chdir(tmp_path)
+    with Worker(THING, {}, seconds=FAR) as worker:
+        assert worker.call("greet") == "hello"
+        assert worker.call("started_python", code=f"import {Path(name).parts[0].removesuffix('.py')}") == 0
+
+
+def test_what_the_user_put_on_the_path_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "users_own.py").write_text(
+        "def made():\n    class Thing:\n        greet = lambda _: 'mine'\n    return Thing()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with Worker("users_own:made", {}, seconds=FAR) as worker:
+        assert worker.call("greet") == "mine"
 
 
 # How it starts and ends

@@ -184,7 +184,9 @@ def told_as(kind: Kind, comparison: Comparison) -> Comparison:
 
 def _failed(failure: Failure) -> Comparison:
     # Begins with START for a part that does not start.
-    cause = f"{failure.reason}\0{failure.signal or failure.status or failure.message or ''}"
+    # What made a hang's limit longer is not what hangs.
+    said = "" if failure.reason == "hang" else failure.message
+    cause = f"{failure.reason}\0{failure.signal or failure.status or said or ''}"
     difference = Difference(summary=failure.describe(), causes=(cause,), kind=_kind_of(failure))
     return Comparison(outcome=Outcome.FAILED, difference=difference)
 

@@ -64,6 +64,7 @@ class TemplateComponent:
             init,
             seconds=_START_SECONDS + self._options.seconds,
             memory=MEMORY,
+            patience=2,
         )
         self._child = Child(worker)
 

@@ -270,7 +270,7 @@ class Children:
             "tokenizer": self._plan.tokenizer,
         }
         seconds = _SECONDS + (_SEARCH if self._plan.seconds is None else self._plan.seconds)
-        return Worker("harness.fuzz.template.child:Bench", init, seconds=seconds, memory=MEMORY)
+        return Worker("harness.fuzz.template.child:Bench", init, seconds=seconds, memory=MEMORY, patience=2)
 
 
 def _identity(worker: Worker) -> dict[str, str]:
