@@ -13,6 +13,7 @@ import pytest
 from harness.check.compare.inference import Floor, divergences
 from harness.check.noise import (
     FACTOR,
+    SMALLEST,
     EngineNoise,
     Noise,
     NoiseClass,
@@ -371,6 +372,16 @@ def test_a_component_without_variations_cannot_be_measured(engine):
         measure_noise(STACK, MODEL, [make_golden("a")])
     assert str(caught.value) == "the component 'engine' declares no healthy variations to measure noise over"
     assert Engine.opened == []
+
+
+def test_no_limit_is_below_what_two_processors_differ_by():
+    assert SMALLEST == 1e-4
+    quiet = Noise({"engine": engine_noise(exact=(0.0, 0.0), fine=(1e-6, 1e-7), loud=(1e-3, 1e-7))})
+    assert [(floor.limit, floor.mean) for floor in (quiet.floor("engine", name) for name in ("exact", "fine"))] == [
+        (SMALLEST, SMALLEST)
+    ] * 2
+    loud = quiet.floor("engine", "loud")
+    assert (loud.limit, loud.mean) == (FACTOR * 1e-3, SMALLEST)
 
 
 # Stored

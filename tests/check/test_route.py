@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[servers]'")
+
+import httpx
 
 from harness.check.route import ServedRoute
 from harness.components.clients import HttpxClient, OpenAiClient
@@ -17,6 +19,7 @@ from harness.errors import UserError
 from harness.stage import StageFailedError
 from harness.values import Failure, ModelRef, Observation, Prompt, Refusal
 from harness.wire import limits
+from harness.wire.chat import reply_of
 from tests.wire import servers
 from tests.wire.servers import CASE, GOOD, KEY, chunk, closed_port, completion, event, healthy, serving
 
@@ -187,10 +190,69 @@ def test_a_line_separator_inside_a_text_and_a_second_end_change_nothing(client):
     assert (seen.broke, seen.reply.content) == (None, text)
 
 
-def test_a_client_that_ends_before_it_calls_shows_no_request():
-    class Mute:
-        def call(self, case, url, *, stream):
-            raise StageFailedError(Failure(reason="crash", status=1))
+class Mute:
+    """A client that ends before it calls."""
 
+    def call(self, case, url, *, stream):
+        raise StageFailedError(Failure(reason="crash", status=1))
+
+
+def test_a_client_that_ends_before_it_calls_shows_no_request():
     seen = run(Mute(), Part("http://127.0.0.1:1/v1"), stream=False)
     assert seen == Observation(request=Failure(reason="crash", status=1))
+
+
+class Sends:
+    """A client that sends these bodies one after the other, and gives back the last answer as it came."""
+
+    def __init__(self, *bodies: Mapping[str, object]) -> None:
+        self.bodies = bodies
+        self.got: list[dict[str, object]] = []
+
+    def call(self, case, url, *, stream):
+        with httpx.Client(trust_env=False) as http:
+            self.got = [http.post(f"{url}/chat/completions", json=body).json() for body in self.bodies]
+        return reply_of(self.got[-1])
+
+
+def body(**more: object) -> dict[str, object]:
+    return {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **more}
+
+
+def test_of_a_client_that_asks_twice_the_last_call_counts():
+    """As of a client that tries again: the answer that the caller gets is that of its last call."""
+
+    def answer(handler: servers.Handler, asked: servers.Asked) -> None:
+        handler.json(completion("first" if asked.body["max_tokens"] == 1 else "last"))
+
+    with serving(answer) as fake:
+        part = Part(fake.url)
+        seen = run(Sends(body(max_tokens=1), body(max_tokens=2)), part, stream=False)
+    assert seen.request.settings == {"max_tokens": 2}
+    assert (seen.answered.content, seen.reply.content) == ("last", "last")
+    assert part.answers == [completion("last")]
+
+
+def test_what_one_call_left_is_nothing_of_the_next():
+    with serving(healthy) as fake, ServedRoute(Sends(body(max_tokens=1)), Part(fake.url)) as route:
+        assert route.chat(CASE, stream=False).request.settings == {"max_tokens": 1}
+        route._client = Mute()
+        assert route.chat(CASE, stream=False) == Observation(request=Failure(reason="crash", status=1))
+
+
+def test_what_a_server_shows_because_the_route_asked_reaches_the_part_and_not_the_client():
+    shown = completion(logprobs={"content": []}) | {"timings": {"n": 1}}
+
+    class Shows(Part):
+        added = frozenset({"logprobs", "timings"})
+
+    with serving(lambda handler, _: handler.json(shown)) as fake:
+        part = Shows(fake.url)
+        client = Sends(body())
+        run(client, part, stream=False)
+        assert client.got == [completion()]
+        # What the client asked for itself is its own.
+        asking = Sends(body(logprobs=True))
+        run(asking, part, stream=False)
+    assert asking.got == [completion(logprobs={"content": []})]
+    assert part.answers == [shown, shown]

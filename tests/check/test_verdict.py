@@ -210,6 +210,41 @@ def test_a_part_that_does_not_start_convicts_no_stage_that_was_never_run():
     assert found.stages[Stage.CLIENT].status != "convicted"
 
 
+def failing(difference_of):
+    """Return one case's results: each stage's failure, or None where it is equal."""
+    return [
+        result(
+            stage,
+            isolated=Comparison(outcome=Outcome.FAILED, difference=difference_of[stage])
+            if stage in difference_of
+            else Comparison(outcome=Outcome.EQUAL),
+        )
+        for stage in Stage
+    ]
+
+
+def convicted(results):
+    return [finding.stage for finding in convict("made", "tiny", results, None).findings]
+
+
+def test_a_part_that_does_not_start_is_convicted_where_its_engine_is():
+    start = difference("could not start: no memory", cause="start\0no memory", kind="environment")
+    two = (Stage.TOKENIZATION, Stage.INFERENCE)
+    assert convicted(failing(dict.fromkeys(two, start))) == [Stage.INFERENCE]
+    # Another part, which performs no inference, does not start: its own stages answer.
+    front = (Stage.TEMPLATE, Stage.TOKENIZATION)
+    assert convicted(failing(dict.fromkeys(front, start))) == list(front)
+    # Two parts that do not start for different reasons.
+    other = difference("could not start: no licence", cause="start\0no licence", kind="environment")
+    assert convicted(failing({Stage.TEMPLATE: other, Stage.INFERENCE: start})) == [Stage.TEMPLATE, Stage.INFERENCE]
+
+
+def test_two_stages_that_die_alike_after_the_start_are_both_convicted():
+    crash = difference("died by SIGSEGV", cause="crash\0SIGSEGV", kind="engine")
+    two = (Stage.TOKENIZATION, Stage.INFERENCE)
+    assert convicted(failing(dict.fromkeys(two, crash))) == list(two)
+
+
 # Two defects, many cases
 
 
@@ -348,6 +383,46 @@ def test_the_explanation_is_told(why, words):
     assert finding.summary.endswith(f"; only when chained, and it {words}")
     assert found.line == f"convicted: inference (engine): {finding.summary} [1 of 1 case]"
     assert statuses(found) == all_but("cleared", inference="convicted", postprocess="inherits")
+
+
+@pytest.mark.parametrize("bad_run", [Run.CHAINED, Run.CHAINED_STREAM])
+def test_of_two_chained_runs_the_one_that_says_more_counts(bad_run):
+    """A stage that inherits, or is unexplained, in one run stays so though the other run is right."""
+    tokens = observed(GREETING, tokens=WRONG_TOKENS, generation=HIDDEN, reply=HIDDEN)
+    found = verdict((GREETING, trace(GREETING, {bad_run: tokens})), explain=lambda _: "state")
+    seen = {r.stage: r.chained for r in found.results}
+    assert seen == {
+        Stage.CLIENT: Chained.CONSISTENT,
+        Stage.TEMPLATE: Chained.CONSISTENT,
+        Stage.TOKENIZATION: Chained.UNEXPLAINED,
+        Stage.INFERENCE: Chained.INHERITS,
+        Stage.POSTPROCESS: Chained.INHERITS,
+    }
+    assert statuses(found) == all_but("cleared", tokenization="convicted", inference="inherits", postprocess="inherits")
+
+
+def test_what_is_unexplained_in_one_run_stays_so_though_it_inherits_in_the_other():
+    runs = {
+        Run.CHAINED: observed(GREETING, generation=WRONG_NUMBERS),
+        Run.CHAINED_STREAM: observed(GREETING, tokens=WRONG_TOKENS, generation=HIDDEN, reply=HIDDEN),
+    }
+    results = {r.stage: r for r in Judge({}, FLOOR).case(GREETING, trace(GREETING, runs))}
+    inference = results[Stage.INFERENCE]
+    assert (inference.chained, inference.follows) == (Chained.UNEXPLAINED, Stage.TOKENIZATION)
+    assert inference.unexplained[0] is Run.CHAINED
+
+
+SAME_IDS = generation(distributions=None)
+OTHER_END = generation(ids=(1, 2, 0), chosen=(1, 2, 0), distributions=None)
+
+
+def test_numbers_that_are_hidden_do_not_hide_what_comes_after_the_golden_s_own_ids():
+    """A server shows the ids that it generated and not their numbers: its reply was still made of golden input."""
+    wrong = observed(GREETING, generation=SAME_IDS, reply=WRONG_REPLY)
+    found = verdict((GREETING, trace(GREETING, {Run.CHAINED: wrong})), explain=lambda _: "state")
+    assert [finding.stage for finding in found.findings] == [Stage.POSTPROCESS]
+    elsewhere = observed(GREETING, generation=OTHER_END, reply=WRONG_REPLY)
+    assert verdict((GREETING, trace(GREETING, {Run.CHAINED: elsewhere}))).status == "clean"
 
 
 # What a client makes of an answer
@@ -649,6 +724,15 @@ def test_a_near_tie_in_the_stream_is_held_against_the_streamed_replay():
 def test_a_near_tie_that_cannot_be_replayed_says_nothing_of_the_chain():
     found = verdict((TIE, tied(WRONG_REPLY, HIDDEN, streamed(OTHER_REPLY))))
     assert found.status == "clean"
+
+
+def test_what_a_golden_may_withhold_a_replay_may_not():
+    """A replay shows what the part itself made of the ids: of the same ids it must make the very same again."""
+    replay = OTHER_REPLY.model_copy(update={"withheld": 3})
+    broken = OTHER_REPLY.model_copy(update={"content": "?\ufffd"})
+    found = verdict((TIE, tied(broken, replay)), explain=lambda _: "state")
+    assert [finding.stage for finding in found.findings] == [Stage.POSTPROCESS]
+    assert verdict((TIE, tied(OTHER_REPLY, replay))).status == "clean"
 
 
 def test_a_client_is_held_against_the_replay_where_the_ids_are_others():

@@ -7,11 +7,17 @@ from contextlib import contextmanager
 import pytest
 
 from harness.check.checking import open_session
+from harness.check.compare.outcome import Comparison, Outcome
 from harness.check.trace import Run
+from harness.check.verdict import Chained, convict
 from harness.defects.catalogue import catalogue
+from harness.defects.defect import Defect, Place
 from harness.defects.planting import plant
+from harness.explain import hints as explained
 from harness.explain.hints import with_hints
 from harness.stage import Stage
+from harness.values import Prompt
+from tests.made import Whole, answers, difference, golden, result, running
 
 pytest.importorskip("transformers", reason="the reference needs the extra `reference`: transformers is not installed")
 
@@ -64,3 +70,66 @@ def test_a_planted_defect_is_named(opened, name, stage):
 def test_a_healthy_stack_has_none(opened):
     with opened(None) as session:
         assert hints(session, (Stage.TOKENIZATION,)) == {}
+
+
+# The rules, on made-up defects
+
+WRONG = "<user>Say hi.\n"
+
+
+def made_up(name):
+    """Return a template's defect."""
+    return Defect(id=name, stage=Stage.TEMPLATE, kind="integration", sentence="S.", place=Place.PROMPT, hook="made:up")
+
+
+def named(monkeypatch, made, cases, *, evidence="isolated", observed=WRONG):
+    """Return the hints of one finding at the template, where the reference makes `made` and the part `observed`."""
+
+    class Reference:
+        def __init__(self, *_args, **_more):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def made(self, defect, one):
+            text = dict(made)[defect.id]
+            return Prompt(text=text(one.case.name) if callable(text) else text)
+
+    monkeypatch.setattr(explained, "HurtReference", Reference)
+    monkeypatch.setattr(explained, "catalogue", lambda: {name: made_up(name) for name, _ in made})
+    goldens = {case: golden(case) for case in cases}
+    part = Whole({**answers(goldens[cases[0]]), Stage.TEMPLATE: Prompt(text=observed)})
+    places = difference("it differs")
+    shown = {
+        "isolated": {"isolated": Comparison(outcome=Outcome.DIVERGED, difference=places)},
+        "state": {"chained": Chained.UNEXPLAINED, "unexplained": (Run.CHAINED, places)},
+    }[evidence]
+    results = [result(Stage.TEMPLATE, case, **shown) for case in cases]
+    verdict = with_hints(convict("made", "tiny", results, lambda _: "state"), running(part), goldens)
+    (finding,) = verdict.findings
+    assert finding.evidence == evidence
+    return [hint.split(":")[0].removeprefix("this looks like ") for hint in finding.hints]
+
+
+def test_a_defect_that_gives_exactly_what_was_observed_is_named(monkeypatch):
+    assert named(monkeypatch, [("right", WRONG), ("other", "else")], ["a"]) == ["right"]
+
+
+def test_a_defect_that_changes_nothing_explains_nothing(monkeypatch):
+    """What is observed again is right: a defect without an effect would give just that."""
+    healthy = golden().prompt.text
+    assert named(monkeypatch, [("idle", healthy), ("right", WRONG)], ["a"], observed=healthy) == []
+
+
+def test_a_defect_must_give_all_of_four_cases(monkeypatch):
+    made = [("all", WRONG), ("not-the-fourth", lambda case: "else" if case == "d" else WRONG)]
+    assert named(monkeypatch, made, ["a", "b", "c"]) == ["all", "not-the-fourth"]
+    assert named(monkeypatch, made, ["a", "b", "c", "d"]) == ["all"]
+
+
+def test_what_shows_only_in_the_chain_has_no_hints(monkeypatch):
+    assert named(monkeypatch, [("right", WRONG)], ["a"], evidence="state") == []

@@ -72,6 +72,22 @@ def test_what_differs_among_the_tokens_not_kept_is_not_seen():
     assert divergences(golden, from_probabilities(left_out)) == pytest.approx([0.0], abs=1e-6)
 
 
+def test_what_only_the_golden_keeps_counts_as_mass_of_the_bucket():
+    golden = from_probabilities((0.5, 0.3, 0.1, 0.06, 0.04)).top()
+    shown = from_probabilities((0.5, 0.1, 0.3, 0.06, 0.04)).top(2)
+    assert sorted(shown.ids[0, :2]) == [0, 2]
+    # Tokens 1, 3 and 4 are shown by one side only: 0.4 of the golden's mass, 0.2 of the observed.
+    kept, other = (0.5, 0.1, 0.4), (0.5, 0.3, 0.2)
+    assert divergences(golden, shown) == pytest.approx([by_hand(kept, other)], abs=1e-6)
+
+
+def test_a_divergence_is_never_below_zero():
+    # An engine whose log-probabilities sum to a little more than one, as a float32 softmax may.
+    healthy = distributions(*LOGITS)
+    heavy = Distributions(healthy.logprobs + np.float32(1e-3))
+    assert divergences(healthy.top(), heavy).tolist() == [0.0] * 4
+
+
 def test_equal_distributions_have_no_divergence():
     for p in (P, Q):
         assert divergences(from_probabilities(*p).top(), from_probabilities(*p)) == pytest.approx([0, 0], abs=1e-6)
@@ -238,6 +254,23 @@ def test_the_mean_of_a_part_of_the_positions_is_not_judged(asked):
     assert judge(part, asked=asked, floor=floor).outcome is Outcome.EQUIVALENT
     last = generation(ids=(1, 2, 3, 4), chosen=(1, 2, 3, 0), distributions=distributions(*rows))
     assert judge(last, asked=asked, floor=floor).difference.causes == ("numbers",), "all were compared"
+
+
+def test_the_mean_is_judged_over_all_positions_or_not_at_all():
+    # Nine positions; the ninth is right, and the sampler leaves the golden's ids at the eighth.
+    nudged, kl = off_by(0.2, 0.3, 0.4, 0.25)
+    right, rows = [*LOGITS, *LOGITS, LOGITS[0]], [*nudged, *nudged, LOGITS[0]]
+    ids = (1, 2, 3, 0, 1, 2, 3, 0, 1)
+    golden = generation(ids=ids, chosen=ids, finish="length", distributions=distributions(*right).top())
+    elsewhere = generation(
+        ids=(*ids[:7], 4, 4), chosen=(*ids[:7], 4, 4), finish="length", distributions=distributions(*rows)
+    )
+    floor = Floor(limit=1.1 * max(kl), mean=sum(kl) / 5, source="tried")
+    sampled = {"temperature": 0.7}
+    assert inference.FEWEST == 8
+    assert judge(elsewhere, sampled, floor, golden).outcome is Outcome.EQUIVALENT
+    whole = elsewhere.model_copy(update={"ids": ids, "chosen": ids})
+    assert judge(whole, sampled, floor, golden).difference.causes == ("numbers",)
 
 
 @pytest.mark.parametrize("position", range(4))
@@ -448,7 +481,39 @@ def test_an_answer_that_completes_a_character_beyond_the_limit_is_the_postproces
     assert judge(longer, golden=golden).outcome is Outcome.EQUIVALENT
 
 
+@pytest.mark.parametrize(("beyond", "outcome"), [(3, Outcome.EQUIVALENT), (4, Outcome.DIVERGED)])
+def test_a_character_lacks_at_most_three_ids(beyond, outcome):
+    """Its UTF-8 form has at most four bytes, and the limit leaves it with one at least."""
+    asked = {"temperature": 0, "max_tokens": 1}
+    rows = [LOGITS[0], *[row(3)] * 4]
+    golden = generation(
+        ids=(1,), chosen=(1,), finish="length", beyond=(3,) * beyond, distributions=distributions(*rows[:1]).top()
+    )
+    ids = (1, *(3,) * beyond)
+    longer = generation(ids=ids, chosen=ids, finish="length", distributions=distributions(*rows[: len(ids)]))
+    found = judge(longer, asked, golden=golden)
+    assert found.outcome is outcome
+    if found.difference is not None:
+        assert found.difference.causes == ("longer than max_tokens",)
+
+
 # What cannot be judged
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        (Refusal(error="HTTP 400", message="max_tokens must be positive"), "integration"),
+        (Refusal(error="HTTP 422", message="no such field"), "integration"),
+        (Refusal(error="TypeError", message="unexpected keyword"), "integration"),
+        (Refusal(error="ValueError", message="exceeds the context", context=True), "integration"),
+        (Refusal(error="HTTP 500", message="decode failed"), "engine"),
+        (Refusal(error="RuntimeError", message="decode failed"), "engine"),
+    ],
+)
+def test_ids_refused_for_how_they_were_asked_are_not_the_engine(refusal, kind):
+    found = judge(refusal)
+    assert (found.outcome, found.difference.kind) == (Outcome.FAILED, kind)
 
 
 def test_without_distributions_nothing_is_judged_but_settings():

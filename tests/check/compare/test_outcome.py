@@ -63,6 +63,7 @@ def test_every_combination_of_endings(golden, observed):
         (Failure(reason="crash", signal="SIGILL"), "environment", "died by SIGILL", "crash\0SIGILL"),
         (Failure(reason="crash", signal="SIGSEGV"), "engine", "died by SIGSEGV", "crash\0SIGSEGV"),
         (Failure(reason="crash", signal="SIGKILL"), "environment", "died by SIGKILL", "crash\0SIGKILL"),
+        (Failure(reason="crash", signal="SIGBUS"), "environment", "died by SIGBUS", "crash\0SIGBUS"),
         (Failure(reason="crash", status=3), "engine", "exited with status 3", "crash\0" + "3"),
         (Failure(reason="hang", seconds=2.5), "engine", "no answer in 2.5 s", "hang\0"),
         (

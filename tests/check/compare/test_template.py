@@ -116,6 +116,16 @@ def test_the_clock_counts_only_where_the_golden_knows_the_dates_and_the_part_its
     assert compare(DATED, at.model_copy(update={"clock": None})).outcome is Outcome.DIVERGED
 
 
+def test_the_texts_of_policies_are_those_of_the_parts_clock_too():
+    golden = DATED.model_copy(update={"policies": {"null-as-empty": "Today is 02 Jan 2026.\n"}})
+    observed = Prompt(text="Today is 30 Nov 2027.\n", clock=LATER)
+    assert compare(golden, observed, **{"null-as-empty": "so it does"}) == equivalent(
+        "declared policy null-as-empty: so it does", policy="null-as-empty"
+    )
+    undeclared = compare(golden, observed)
+    assert undeclared.difference.causes == ("null-as-empty",)
+
+
 # Policies
 
 
