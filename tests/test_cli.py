@@ -137,7 +137,7 @@ def test_broken_files_are_named_with_their_line(copy):
         run("check", "llama-cpp-python", "--project", str(copy))
     )
     stack.write_text(text.replace("n_ctx = 2048", "n_cxt = 2048"), "utf-8")
-    assert "options.llama-cpp-python.n_cxt: Extra inputs are not permitted" in refused(
+    assert "options.llama-cpp-python: llama_cpp.Llama takes no 'n_cxt' from a stack's file" in refused(
         run("check", "llama-cpp-python", "--project", str(copy))
     )
     stack.write_text(text, "utf-8")

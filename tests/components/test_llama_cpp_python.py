@@ -8,9 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 from gguf import GGUFWriter
+from pydantic import ValidationError
 
+from harness.check.checking import open_session
+from harness.check.compare.outcome import Outcome
+from harness.check.trace import Run
 from harness.components.llama_cpp_python import LlamaCppPython
-from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
+from harness.project.stack import load_stack
+from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, CaseOptions, Generation, ModelRef, Prompt, Refusal, Reply, Request, Tokens
 
 QUESTION = "What is the capital of France?"
@@ -233,3 +238,38 @@ def test_a_file_that_the_engine_cannot_load_is_a_failed_start(engine, tmp_path):
             part.identity()
         assert failed.value.failure.reason == "start"
         assert "Failed to load model" in failed.value.failure.message
+
+
+# What a stack's file may set
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"rope_freq_bas": 1.0}, "llama_cpp.Llama takes no 'rope_freq_bas' from a stack's file; did you mean "),
+        ({"rope_freq_base": "much"}, "rope_freq_base: Input should be a valid number"),
+        ({"use_mmap": 1}, "use_mmap: Input should be a valid boolean"),
+        ({"draft_model": "x"}, "llama_cpp.Llama takes no 'draft_model' from a stack's file"),
+        ({"logits_all": True}, "logits_all cannot be set: the taps read the last row of the logits"),
+        ({"chat_format": "llama-2"}, "chat_format cannot be set: "),
+        ({"model_path": "other.gguf"}, "model_path cannot be set: "),
+    ],
+)
+def test_what_the_engine_does_not_take_is_one_line(smollm, options, says):
+    with pytest.raises(ValidationError) as caught:
+        LlamaCppPython(smollm, options)
+    (problem,) = caught.value.errors(include_url=False)
+    assert problem["msg"].removeprefix("Value error, ").startswith(says)
+
+
+@pytest.mark.parametrize("name", ["llama-cpp-python", "llama-cpp-python-server"])
+def test_a_wrong_rope_base_in_a_stack_s_file_is_convicted_at_inference(project, smollm, name):
+    pytest.importorskip("llama_cpp.server.settings" if name.endswith("server") else "llama_cpp")
+    stack = load_stack(project, name).with_options(name, {"rope_freq_base": 10_000.0})
+    with open_session(project, stack, smollm, ("system-and-user",)) as session:
+        golden = session.goldens["system-and-user"]
+        stages = (Stage.TOKENIZATION, Stage.INFERENCE)
+        trace = session.trace("system-and-user", (Run.ISOLATED,), stages)
+        found = {stage: session.judge.isolated(stage, golden, trace) for stage in stages}
+    assert found[Stage.TOKENIZATION].outcome is Outcome.EQUAL
+    assert (found[Stage.INFERENCE].outcome, found[Stage.INFERENCE].difference.kind) == (Outcome.DIVERGED, "engine")

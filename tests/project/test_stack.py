@@ -367,7 +367,10 @@ def test_options_that_do_not_go_together(components):
 def test_an_unknown_option_of_the_real_component():
     stack = make_stack(STACK.replace('"whole"', '"llama-cpp-python"').replace('"engine"', '"llama-cpp-python"'))
     stack = stack.with_options("llama-cpp-python", {"n_ctxx": 5})
-    assert refusal(opened, stack) == "stack 's': options.llama-cpp-python.n_ctxx: Extra inputs are not permitted"
+    assert refusal(opened, stack) == (
+        "stack 's': options.llama-cpp-python: llama_cpp.Llama takes no 'n_ctxx' from a stack's file; "
+        "did you mean 'n_ctx'?"
+    )
 
 
 def test_a_component_that_does_not_perform_its_stage(components):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.components.llama_cpp_python._signature import HELD, checked, keywords
 from harness.process.child import Child
 from harness.process.worker import Worker
 from harness.stage import Stage, StageFailedError, StageUnobservedError
@@ -38,10 +40,11 @@ VARIATIONS: Mapping[str, Mapping[str, Any]] = {
 class Options(BaseModel):
     """What a stack definition may set: keyword arguments of `llama_cpp.Llama`, and the limits of its process.
 
-    What is left out keeps llama-cpp-python's own default; `memory_mb`, nine tenths of the machine's memory.
+    What is left out keeps llama-cpp-python's own default; `memory_mb`, nine tenths of the machine's memory. Keywords
+    that are no fields here (`rope_freq_base`) are those of the release that is installed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     n_ctx: int = Field(default=2048, gt=0)
     n_batch: int | None = Field(default=None, gt=0)
@@ -54,6 +57,21 @@ class Options(BaseModel):
     type_v: CacheType | None = None
     seconds: float = Field(default=120.0, gt=0)
     memory_mb: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _taken_by_llama(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if name in HELD:
+                raise ValueError(f"{name} cannot be set: {HELD[name]}")
+            if name not in keywords():
+                near = difflib.get_close_matches(name, [*type(self).model_fields, *keywords()], n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"llama_cpp.Llama takes no {name!r} from a stack's file{hint}")
+            try:
+                checked(name, value)
+            except ValidationError as error:
+                raise ValueError(f"{name}: {error.errors(include_url=False)[0]['msg']}") from None
+        return self
 
     def memory_bytes(self) -> int:
         """Return the limit of the child's private memory: one that a healthy engine on this machine never meets."""
