@@ -13,20 +13,23 @@ _ID_COST = 4
 _UNLIMITED = 64
 _CASE_COST = 20
 """What a case costs beside its ids."""
+_LONG = 256
+"""Ids that a prompt must exceed to count as long: llama.cpp's attention takes its cache in steps of so many cells."""
 
 
 def plan_of(goldens: Mapping[str, Golden], deep: int) -> Plan:
     """Return a plan: every case up to tokenization and on made-up ids, so many of them in full.
 
-    Of each way in which the model itself ends an answer the cheapest case comes first, and of those that are drawn. The
-    others are taken one by one: the next is the one that covers most of what none before it covers, for its cost.
+    Of each way in which the model itself ends an answer the cheapest case comes first, and of those that are drawn;
+    then the cheapest with a long prompt. The others are taken one by one: the next is the one that covers most of what
+    none before it covers, for its cost.
 
     Args:
         goldens: The goldens, by case.
         deep: How many cases are run in full; all of them where there are no more.
     """
     candidates = {name: golden for name, golden in goldens.items() if isinstance(golden.generation, Generation)}
-    chosen = _endings(candidates)[:deep]
+    chosen = [*dict.fromkeys((*_endings(candidates), *_long(candidates)))][:deep]
     covered = {tag for name in chosen for tag in candidates.pop(name).case.covers}
     while candidates and len(chosen) < deep:
         best = max(candidates, key=lambda name: _worth(candidates[name], covered))
@@ -48,6 +51,12 @@ def _endings(goldens: Mapping[str, Golden]) -> list[str]:
             greedy = golden.request.settings.get("temperature") == 0
             cheapest.setdefault(golden.generation.finish if greedy else "drawn", name)
     return list(cheapest.values())
+
+
+def _long(goldens: Mapping[str, Golden]) -> list[str]:
+    """Return the cheapest case with a long prompt, if there is one."""
+    long = [name for name, one in goldens.items() if isinstance(one.tokens, Tokens) and len(one.tokens.ids) > _LONG]
+    return sorted(long, key=lambda name: (cost_of(goldens[name]), name))[:1]
 
 
 def _worth(golden: Golden, covered: set[str]) -> float:

@@ -91,6 +91,9 @@ POLICY_THINKING = "thinking-by-default"
 _SAME = 1e-4
 """Nats between two recordings of one distribution that count as the same: float32 sums differ with the processor."""
 
+_LONGEST = 512
+"""How many ids an answer may have that no `max_tokens` ends: a model that repeats itself would not end at all."""
+
 _CHARACTER_IDS = 3
 """How many ids a character may still lack: its UTF-8 form has at most four bytes, an id at least one."""
 
@@ -308,7 +311,7 @@ class Reference:
 
     def _generation(self, case: Case, request: Request, tokens: Tokens) -> Generation:
         script = self._script(case.options.script)
-        limit = int(request.settings["max_tokens"])
+        limit = request.settings.get("max_tokens")
         session = self._oracle.session()
         row = session.feed(tokens.ids, last=1)
         rows, ids = [row], list[int]()
@@ -317,6 +320,10 @@ class Reference:
             finish = self._finish(ids, request.settings.get("stop", ()), limit)
             if finish is not None:
                 break
+            if limit is None and len(ids) == _LONGEST:
+                raise UserError(
+                    f"case {case.name!r}: its answer does not end within {_LONGEST} ids", "give it max_tokens"
+                )
             if script is not None and len(ids) == len(script):
                 raise UserError(
                     f"case {case.name!r}: its script ends without an end token, a stop string or max_tokens"
@@ -391,13 +398,13 @@ class Reference:
         return stop if end is None else (*stop, end)
 
     def _finish(
-        self, ids: Sequence[int], stop: Sequence[str], limit: int
+        self, ids: Sequence[int], stop: Sequence[str], limit: int | None
     ) -> Literal["end_token", "length", "stop"] | None:
         if ids[-1] in self.tokenizer.end_of_generation_ids:
             return "end_token"
         if self._stops(ids, stop):
             return "stop"
-        return "length" if len(ids) >= limit else None
+        return "length" if limit is not None and len(ids) >= limit else None
 
 
 def _ends_with_assistant(request: Request) -> bool:
@@ -442,8 +449,8 @@ def _check_settings(case: Case, settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if name not in _SETTINGS and _NEUTRAL.get(name, object()) != value:
             raise UserError(f"case {case.name!r}: the reference does not know the setting {name} = {value!r}")
-    if type(settings.get("max_tokens")) is not int or settings["max_tokens"] < 1:
-        raise UserError(f"case {case.name!r}: max_tokens must be a positive number, so that the golden ends")
+    if "max_tokens" in settings and (type(settings["max_tokens"]) is not int or settings["max_tokens"] < 1):
+        raise UserError(f"case {case.name!r}: max_tokens must be a positive number, or left out")
 
 
 # What is different from the goldens on disk
