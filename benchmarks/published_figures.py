@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.attribution.published import load_published
 from harness.defects.catalogue import catalogue
-from harness.project.golden import write_file
+from harness.project.files import write_file
 from harness.report.attribution.readme import CATALOGUE, FIGURES, TABLES, catalogue_table, figures, replaced, tables
 
 ROOT = Path(__file__).parents[1]

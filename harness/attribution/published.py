@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness.attribution.summary import Summary
 from harness.project.documents import read_json
-from harness.project.golden import write_file
+from harness.project.files import write_file
 from harness.values import Value
 
 _FOLDER = re.compile(re.escape(tempfile.gettempdir()) + r"/harness-[^/\"\s]*/")

@@ -13,7 +13,7 @@ from harness.check.compare.outcome import Kind
 from harness.check.verdict import Evidence
 from harness.errors import UserError
 from harness.project.documents import read_json
-from harness.project.golden import write_file
+from harness.project.files import append_lines, whole_lines, write_file
 from harness.stage import Stage
 from harness.values import Value
 
@@ -147,29 +147,17 @@ def append(folder: Path, trial: Trial) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    path = folder / TRIALS
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(trial.model_dump(mode="json"), ensure_ascii=True) + "\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    append_lines(folder / TRIALS, [json.dumps(trial.model_dump(mode="json"), ensure_ascii=True)])
 
 
 def trials_in(folder: Path) -> Iterator[Trial]:
-    """Return the trials that a folder holds. A last line that an interruption has cut is dropped.
+    """Return the trials that a folder holds. A last line that an interruption has cut is passed over.
 
     Raises:
         UserError: a line is damaged.
     """
     path = folder / TRIALS
-    if not path.is_file():
-        return
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        # Or the next one would be written behind it.
-        path.write_bytes(whole)
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             yield Trial.model_validate_json(line)
         except ValidationError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.attribution.held import FREE, POSITIONS, Held
 from harness.attribution.scale import Setting, Step
 from harness.project.documents import read_json
-from harness.project.golden import write_file
+from harness.project.files import write_file
 from harness.stage import Stage
 from harness.values import Value
 

@@ -21,7 +21,8 @@ from harness.check.running import RunningStack, open_stack
 from harness.check.trace import Tracer
 from harness.errors import UserError
 from harness.project.documents import read_json
-from harness.project.golden import NOISE, Golden, write_file
+from harness.project.files import write_file
+from harness.project.golden import NOISE, Golden, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component
 from harness.stage import Stage, StageFailedError, StageUnobservedError
@@ -127,7 +128,7 @@ def floor_of(project: Project, running: RunningStack) -> Floor | None:
 
 def noise_path(project: Project, model: str) -> Path:
     """Return where a model's noise floor is stored."""
-    return project.golden / model / NOISE
+    return model_folder(project, model) / NOISE
 
 
 def measure_noise(

@@ -69,7 +69,7 @@ def inject(
     from harness.inject.fault import LeakError
     from harness.inject.prepare import PHASES, prepare
     from harness.inject.summary import paired, summarise
-    from harness.project.golden import write_file
+    from harness.project.files import write_file
     from harness.report import machine
     from harness.report.campaign.console import print_campaign, print_paired
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,16 +33,18 @@ def record(
     """Create or update goldens. Without --approve nothing is written; the status tells whether anything would be."""
     from harness.check.checking import record_noise
     from harness.errors import MissingPackageError, unknown_name
+    from harness.project.golden_writing import writing
     from harness.project.stack import load_stack, resolve_model
     from harness.report import machine
     from harness.report.console import print_recording
     from harness.report.visible import visible
 
     place = project_at(project)
+    found = resolve_model(place, model)
     if noise is not None:
         from harness.explain.locate import record_nodes
 
-        with progress_line() as progress:
+        with writing(place, model), progress_line() as progress:
             measured = record_noise(place, load_stack(place, noise), model, progress)
             nodes = record_nodes(place, load_stack(place, noise), model, progress)
         for variation, why in measured.unmeasured.items():
@@ -58,7 +61,7 @@ def record(
     for kind in approve or ():
         if kind not in kinds:
             raise unknown_name("kind of change", kind, kinds)
-    recording = Recording(place, resolve_model(place, model), frozenset(Change(kind) for kind in approve or ()))
+    recording = Recording(place, found, frozenset(Change(kind) for kind in approve or ()))
     with progress_line() as progress:
         for done, recorded in enumerate(recording.run()):
             progress(f"{model} {recorded.case}: {recorded.change}", done, done + 1)
@@ -68,16 +71,40 @@ def record(
         cases = [vars(one) for one in recording.results]
         print(machine.to_json(machine.RECORD, exit_status=status, model=model, cases=cases))
     else:
-        print_recording(console(), model, recording.results)
+        print_recording(console(), model, recording.results, "" if left else _next(place, model))
     raise typer.Exit(status)
+
+
+def _next(place: Project, model: str) -> str:
+    """Return the command that comes after recording; empty where no stack is held with the model."""
+    from harness.check.noise import load_noise
+    from harness.errors import UserError
+    from harness.project.stack import load_component, load_stack, stack_names
+    from harness.stage import Stage
+
+    measured = load_noise(place, model) is not None
+    for name in stack_names(place):
+        try:
+            stack = load_stack(place, name)
+            if model not in stack.models:
+                continue
+            if measured or not hasattr(load_component(stack.stages.component(Stage.INFERENCE)), "variations"):
+                return f"harness check {name} --model {model}"
+        except UserError:
+            # Its file is wrong, or a package is missing: this command is not about that.
+            continue
+        return f"harness record {model} --noise {name}"
+    return ""
 
 
 def _hold_against_past(place: Project, stack: str, model: str, write: bool, form: Format) -> None:
     from harness.explain.checksums import record_checksums
+    from harness.project.golden_writing import writing
     from harness.project.stack import load_stack
     from harness.report import machine
 
-    changes = record_checksums(place, load_stack(place, stack), model, write=write)
+    with writing(place, model) if write else nullcontext():
+        changes = record_checksums(place, load_stack(place, stack), model, write=write)
     status = CLEAN if write or changes == () else CONVICTED
     if form is Format.JSON:
         print(machine.to_json(machine.RECORD, exit_status=status, model=model, checksums=changes))

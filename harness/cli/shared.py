@@ -63,7 +63,7 @@ class Outputs:
 
     def write(self, report: Any) -> None:
         """Write the reports asked for."""
-        from harness.project.golden import write_file
+        from harness.project.files import write_file
 
         for kind, path in self.wanted.items():
             write_file(path, self._writer(kind)(report).encode("utf-8"))

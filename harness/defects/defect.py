@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 from harness.check.compare.outcome import Kind
 from harness.defects.places import planted
 from harness.errors import UserError, unknown_name
+from harness.project.names import plain_name
 from harness.stage import Stage
 
 Symptom = Literal["crash", "loading failure", "incorrect functionality", "hang", "poor performance"]
@@ -155,8 +156,13 @@ def defect(
         arguments: Keywords that the function is called with.
 
     Raises:
-        UserError: the id is taken, or what must be said is not.
+        UserError: the id is taken or no plain name, or what must be said is not.
     """
+    try:
+        # A bench keeps the traces of a defect in a folder of this name.
+        plain_name(id)
+    except ValueError as error:
+        raise UserError(f"the id of a defect: {error}") from None
     where = _member(Place, "place", place, id)
     at = _STAGES.get(where) if stage is None else _member(Stage, "stage", stage, id)
     if at is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import RootModel
@@ -19,7 +18,8 @@ from harness.errors import UserError
 from harness.explain.locate import LONGEST
 from harness.models.gguf import read_model_file
 from harness.project.documents import read_json
-from harness.project.golden import cases_for, load_golden, load_provenance, write_file
+from harness.project.files import write_file
+from harness.project.golden import cases_for, load_golden, load_provenance, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, resolve_model
 from harness.reference.model_config import ModelConfig
@@ -90,10 +90,10 @@ def record_checksums(project: Project, stack: Stack, model: str, *, write: bool)
         names = node_names(ModelConfig.from_model_file(read_model_file(reference.path)))
         seen = {case: checksums(part, names, prompts[case]) for case in shortest}
         key = _key(running)
-    path = project.golden / model / CHECKSUMS
+    path = model_folder(project, model) / CHECKSUMS
     known = read_json(path, Recorded).root if path.is_file() else {}
     if write:
-        _write(path, {**known, key: seen})
+        save(project, model, {**known, key: seen})
     if key not in known:
         return None
     return tuple(change for case in shortest if (change := compared(case, known[key].get(case, {}), seen[case])))
@@ -132,5 +132,10 @@ def _key(running: RunningStack) -> str:
     return f"{running.stack.stages.component(Stage.INFERENCE)}, {part.noise_class()}, {settings}"
 
 
-def _write(path: Path, recorded: Mapping[str, Mapping[str, Sums]]) -> None:
-    write_file(path, (json.dumps(recorded, indent=1) + "\n").encode("utf-8"))
+def save(project: Project, model: str, recorded: Mapping[str, Mapping[str, Sums]]) -> None:
+    """Write what was recorded of a model's engines.
+
+    Raises:
+        UserError: it cannot be written; the old one is then intact.
+    """
+    write_file(model_folder(project, model) / CHECKSUMS, (json.dumps(recorded, indent=1) + "\n").encode("utf-8"))

@@ -26,7 +26,8 @@ from harness.llama.laboratory.invariants import check_invariants, open_engine
 from harness.llama.laboratory.noise import floor_of_two
 from harness.models.cache import remembered_sha256
 from harness.project.documents import read_json
-from harness.project.golden import Golden, cases_for, load_golden, load_provenance, write_file
+from harness.project.files import write_file
+from harness.project.golden import Golden, cases_for, load_golden, load_provenance, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, resolve_model
 from harness.reference.oracle import Oracle
@@ -326,7 +327,7 @@ def is_about_numbers(finding: Finding) -> bool:
 
 
 def _path(project: Project, model: str) -> Path:
-    return project.golden / model / NODES
+    return model_folder(project, model) / NODES
 
 
 def _finding(case: str, place: Location) -> Finding:

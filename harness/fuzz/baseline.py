@@ -8,7 +8,7 @@ from typing import Literal
 
 from harness.fuzz.finding import Finding
 from harness.project.documents import read_json
-from harness.project.golden import write_file
+from harness.project.files import write_file
 from harness.values import Value
 
 

@@ -13,7 +13,7 @@ import platformdirs
 from pydantic import ValidationError
 
 from harness.fuzz.finding import Finding
-from harness.project.golden import write_file
+from harness.project.files import write_file
 from harness.values import Value
 
 _KEPT: Final = 200

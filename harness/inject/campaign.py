@@ -23,7 +23,7 @@ from harness.inject.fault import Fault, Injection, LeakError
 from harness.models.gguf import sha256_of
 from harness.process.child import Child
 from harness.process.worker import RemoteError, Worker
-from harness.project.golden import write_file
+from harness.project.files import append_lines, whole_lines, write_file
 from harness.stage import StageFailedError
 from harness.values import Value
 
@@ -144,21 +144,15 @@ def load(folder: Path) -> Manifest:
 
 
 def results(folder: Path, manifest: Manifest) -> dict[str, Injection]:
-    """Read what was run so far, by fault. A last line that a kill has cut is dropped.
+    """Read what was run so far, by fault. A last line that a kill has cut is passed over.
 
     Raises:
         UserError: a line is damaged, or of a fault that the manifest does not have.
     """
     path = folder / RESULTS
-    if not path.exists():
-        return {}
     known = {fault.id for fault in manifest.faults}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        path.write_bytes(whole)
     found: dict[str, Injection] = {}
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             one = Injection.model_validate_json(line)
         except ValidationError as error:
@@ -188,7 +182,7 @@ def run(
 
     Raises:
         LeakError: an engine is not what it was after its faults were undone.
-        UserError: the folder's results are damaged.
+        UserError: the folder's results are damaged, or cannot be written; what was written stays.
     """
     done = results(folder, manifest)
     setup = manifest.setup.model_dump(mode="json")
@@ -197,16 +191,13 @@ def run(
     tasks = [task for task in tasks if any(fault.id not in done for fault in task)]
     if progress is not None:
         progress(len(done))
-    with (folder / RESULTS).open("a", encoding="utf-8") as out:
-        for found in _executed(executor, setup, tasks):
-            for one in found:
-                # A task that a kill has cut is run again, and a worker that was taken for lost may answer after all.
-                if one.fault not in done:
-                    done[one.fault] = one
-                    out.write(one.model_dump_json(exclude_defaults=True) + "\n")
-            out.flush()
-            if progress is not None:
-                progress(len(done))
+    for found in _executed(executor, setup, tasks):
+        # A task that a kill has cut is run again, and a worker that was taken for lost may answer after all.
+        new = {one.fault: one for one in found if one.fault not in done}
+        append_lines(folder / RESULTS, (one.model_dump_json(exclude_defaults=True) for one in new.values()))
+        done |= new
+        if progress is not None:
+            progress(len(done))
     return done
 
 

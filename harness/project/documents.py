@@ -7,13 +7,15 @@ import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+_LARGEST: Final = 1 << 24
+"""Bytes of a file that people write. TOML of this size takes Python some ten seconds."""
 
 
 def read_toml(path: Path, model: type[Model]) -> Model:
@@ -34,13 +36,28 @@ def read_json(path: Path, model: type[Model]) -> Model:
     return _read(path, model, json.loads)
 
 
-def _read(path: Path, model: type[Model], parse: Callable[[str], Any]) -> Model:
+def read_text(path: Path) -> str:
+    """Read a file that somebody wrote, no line ending changed.
+
+    Raises:
+        UserError: it is missing, no file, no UTF-8, or larger than any such file.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        size = path.stat().st_size
+        if not path.is_file() and not path.is_dir():
+            # A pipe, whose reader would wait.
+            raise UserError(f"{path} cannot be read: it is no file")
+        if size > _LARGEST:
+            raise UserError(f"{path} has {size:,} bytes; a file of its kind has at most {_LARGEST:,}")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _read(path: Path, model: type[Model], parse: Callable[[str], Any]) -> Model:
+    text = read_text(path)
     try:
         data = parse(text)
     except tomllib.TOMLDecodeError as error:
@@ -62,11 +79,17 @@ def validation_message(path: Path, text: str, error: ValidationError) -> str:
     """Return one line that names the place of the first problem, and how many more there are."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    location = [part for part in first["loc"] if isinstance(part, str | int)]
-    where = ".".join(str(part) for part in location)
+    # Of a key that is wrong pydantic says so behind its name.
+    location = [part for part in first["loc"] if isinstance(part, str | int) and part != "[key]"]
+    where = ".".join(_printable(str(part)) for part in location)
     message = first["msg"].removeprefix("Value error, ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{path}:{line_of(text, location)}: {where or 'the file'}: {message}{more}"
+
+
+def _printable(text: str) -> str:
+    """Return a key in which what a terminal would not print, or would obey, is an escape."""
+    return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
 def line_of(text: str, location: Sequence[str | int]) -> int:

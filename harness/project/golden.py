@@ -6,6 +6,8 @@
     golden/<model>/<case>/request.json prompt.txt tokens.json generation.json logits.npz reply.json
 
 A case that the reference itself refuses has a `refusal.json` naming the stage, and nothing for the stages after it.
+While goldens are recorded, and after that was killed, there is a folder more, which a load looks into and leaves as it
+is: see `golden_writing`.
 """
 
 from __future__ import annotations
@@ -14,19 +16,18 @@ import contextlib
 import hashlib
 import io
 import json
-import os
-import re
-import shutil
-import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import UserError, unknown_name
 from harness.project.documents import read_json, read_toml
+from harness.project.names import CaseName, case_name, model_name
 from harness.project.project import Project
 from harness.project.stack import ModelEntry, load_models
 from harness.stage import Stage
@@ -44,11 +45,16 @@ from harness.values import (
     Value,
 )
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 FORMAT: Literal[1] = 1
 PROVENANCE = "provenance.toml"
 NOISE = "noise.json"
+RECORDING = ".recording"
+"""The folder of what is being recorded, beside the cases' folders. No case can have this name."""
 _FILES = ("request.json", "prompt.txt", "tokens.json", "generation.json", "logits.npz", "reply.json", "refusal.json")
+_LARGEST: Final = 1 << 28
+"""Bytes of a golden's files and of its arrays. The largest published golden has a thousandth of it."""
+_LOOKS: Final = 10
+"""How often a golden that is being replaced is looked at anew."""
 
 
 class GoldenError(UserError):
@@ -115,15 +121,30 @@ class Provenance(BaseModel):
     model_sha256: str
     template_sha256: str = ""
     references: dict[str, str]
-    cases: dict[str, CaseRecord] = Field(default_factory=dict)
+    cases: dict[CaseName, CaseRecord] = Field(default_factory=dict)
+
+    def with_case(self, case: str, record: CaseRecord | None) -> Provenance:
+        """Return the provenance in which a case has another golden, or none."""
+        others = {name: one for name, one in self.cases.items() if name != case}
+        return self.model_copy(update={"cases": others if record is None else {**others, case: record}})
 
 
 # Cases
 
 
 def case_names(project: Project) -> tuple[str, ...]:
-    """Return the names of all cases."""
-    return tuple(sorted(path.stem for path in (project.golden / "cases").glob("*.json")))
+    """Return the names of all cases. Hidden files are none.
+
+    Raises:
+        UserError: a file's name is no case's.
+    """
+    files = [path for path in (project.golden / "cases").glob("*.json") if not path.name.startswith(".")]
+    for path in files:
+        try:
+            case_name(path.stem)
+        except ValueError as error:
+            raise UserError(f"a case's file in {path.parent}: {error}", "rename the file") from None
+    return tuple(sorted(path.stem for path in files))
 
 
 def load_case(project: Project, name: str) -> Case:
@@ -169,7 +190,7 @@ def load_provenance(project: Project, model: ModelRef) -> Provenance:
     Raises:
         GoldenError: there are no goldens, or they were made of another file, template or format.
     """
-    path = project.golden / model.name / PROVENANCE
+    path = model_folder(project, model.name) / PROVENANCE
     if not path.is_file():
         raise GoldenError(f"no goldens for model {model.name!r}", f"make them: harness record {model.name}")
     provenance = read_toml(path, Provenance)
@@ -187,26 +208,65 @@ def load_provenance(project: Project, model: ModelRef) -> Provenance:
 
 
 def load_golden(project: Project, model: ModelRef, case: Case, provenance: Provenance) -> Golden:
-    """Load one golden.
+    """Load one golden, also while it is being replaced; nothing is written.
 
     Raises:
         GoldenError: there is none, the case was changed since, or the golden's files are not those that were recorded.
     """
-    record = provenance.cases.get(case.name)
+    folder = model_folder(project, model.name)
+    places = [one / checked(case_name, case.name) for one in (folder, folder / RECORDING)]
     remedy = f"look at what would change: harness record {model.name}"
-    if record is None:
-        raise GoldenError(f"case {case.name!r} has no golden for model {model.name!r}", remedy)
-    if record.asked != case_digest(case):
-        raise GoldenError(f"case {case.name!r} was changed after its golden was recorded", remedy)
-    folder = project.golden / model.name / case.name
-    files = _read_files(folder)
-    if files_digest(files) != record.golden:
-        raise GoldenError(
-            f"the golden {model.name}/{case.name} is not what was recorded: its files were changed, or their line "
-            "endings were",
-            f"restore them, or {remedy}",
-        )
-    return _decode(case, model.name, files)
+    record = provenance.cases.get(case.name)
+    before: tuple[object, ...] = ()
+    for _ in range(_LOOKS):
+        if record is None:
+            raise GoldenError(f"case {case.name!r} has no golden for model {model.name!r}", remedy)
+        if record.asked != case_digest(case):
+            raise GoldenError(f"case {case.name!r} was changed after its golden was recorded", remedy)
+        digests = []
+        for place in places:
+            files = read_files(place)
+            digests.append(files_digest(files))
+            if digests[-1] == record.golden:
+                return _decode(case, model.name, place, files)
+        # Somebody may have recorded it between the look at the provenance and that at the files.
+        seen = (record, *digests)
+        if seen == before:
+            break
+        before, record = seen, _recorded_now(project, model, case.name, record)
+    raise GoldenError(
+        f"the golden {model.name}/{case.name} is not what was recorded: its files were changed, or their line "
+        "endings were",
+        f"restore them, or {remedy}",
+    )
+
+
+def _recorded_now(project: Project, model: ModelRef, case: str, record: CaseRecord) -> CaseRecord | None:
+    try:
+        return load_provenance(project, model).cases.get(case)
+    except GoldenError:
+        return record
+
+
+def model_folder(project: Project, model: str) -> Path:
+    """Return the folder of a model's goldens.
+
+    Raises:
+        UserError: the name is no model's.
+    """
+    return project.golden / checked(model_name, model)
+
+
+def checked(check: Callable[[str], str], name: str) -> str:
+    """Return a name that a check of `names` takes.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        return check(name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def template_digest(model: ModelRef) -> str:
@@ -229,11 +289,36 @@ def files_digest(files: Mapping[str, bytes]) -> str:
     return whole.hexdigest()
 
 
-def _read_files(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Read a golden's files; none where there is no folder.
+
+    Raises:
+        GoldenError: they cannot be read, are none, or are larger than any golden's.
+    """
+    paths = [folder / name for name in _FILES]
+    link = next((path for path in (folder, *paths) if path.is_symlink()), None)
+    if link is not None:
+        raise GoldenError(f"{link} is a symbolic link, no golden", "put what it points to in its place")
     try:
-        return {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+        found = [path for path in paths if path.is_file()]
+        large = next((path for path in found if _size(path) > _LARGEST), None)
+        if large is not None:
+            raise GoldenError(f"{large} has more than {_LARGEST:,} bytes: no golden's file has so many")
+        files = {}
+        for path in found:
+            # Unless its golden is being replaced just now.
+            with contextlib.suppress(FileNotFoundError):
+                files[path.name] = path.read_bytes()
+        return files
     except OSError as error:
         raise GoldenError(f"the golden in {folder} cannot be read: {error.strerror}") from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 # The files
@@ -274,7 +359,24 @@ def _refusal_bytes(stage: Stage, refusal: Refusal) -> bytes:
     return _json_bytes({"stage": stage.value, **refusal.model_dump(mode="json")})
 
 
-def _decode(case: Case, model: str, files: Mapping[str, bytes]) -> Golden:
+def _decode(case: Case, model: str, folder: Path, files: Mapping[str, bytes]) -> Golden:
+    """Read a golden's files, which are those that were recorded.
+
+    Raises:
+        GoldenError: they are no golden, whoever recorded them.
+    """
+    try:
+        return _decoded(case, model, files)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        # Whatever else a file of any bytes makes of the readers; pydantic's errors have a line for each problem.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise GoldenError(
+            f"the files in {folder} are no golden, though they have the hash that was recorded ({reason})",
+            f"record it again: harness record {model}",
+        ) from error
+
+
+def _decoded(case: Case, model: str, files: Mapping[str, bytes]) -> Golden:
     request = Request.model_validate_json(files["request.json"])
     refused: dict[str, Refusal] = {}
     if "refusal.json" in files:
@@ -322,9 +424,22 @@ def encode_distributions(distributions: Distributions) -> bytes:
 
 
 def decode_distributions(data: bytes) -> Distributions:
-    """Read what `encode_distributions` wrote. No pickled object is accepted."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return Distributions(arrays["logprobs"], arrays["ids"], arrays["rest"])
+    """Read what `encode_distributions` wrote. No pickled object is accepted.
+
+    Raises:
+        ValueError: it is nothing of that kind.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
+                raise ValueError(f"arrays of more than {_LARGEST:,} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            logprobs, ids, rest = (arrays[name] for name in ("logprobs", "ids", "rest"))
+    except (KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"no arrays of distributions: {error}") from error
+    if logprobs.ndim != 2 or ids.shape != logprobs.shape or rest.shape != logprobs.shape[:1]:
+        raise ValueError("arrays of distributions with other shapes")
+    return Distributions(logprobs, ids, rest)
 
 
 def _json_bytes(data: Json, flat: Iterable[str] = ()) -> bytes:
@@ -334,118 +449,3 @@ def _json_bytes(data: Json, flat: Iterable[str] = ()) -> bytes:
     for key, value in held.items():
         text = text.replace(f'"{key}": ""', f'"{key}": {json.dumps(value, ensure_ascii=False)}', 1)
     return (text + "\n").encode("utf-8")
-
-
-# Writing
-
-
-def write_golden(project: Project, golden: Golden, then: Callable[[str], None] = lambda _: None) -> str:
-    """Write a golden in one step and return its hash. The old one stays whole until the new one is.
-
-    Args:
-        project: Where.
-        golden: What.
-        then: Given the hash, writes what belongs to the golden; if it raises, the old golden returns.
-
-    Raises:
-        UserError: the folder cannot be written, or the disk is full; the old golden is then untouched.
-    """
-    files = encode(golden)
-    digest = files_digest(files)
-    folder = project.golden / golden.model / golden.case.name
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            for name, data in files.items():
-                _write_through(fresh / name, data)
-            fresh.chmod(0o755)
-            _swap(fresh, folder, lambda: then(digest))
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"the golden {golden.model}/{golden.case.name} cannot be written: {error.strerror}; the old one is intact"
-        ) from error
-    return digest
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write one file in one step.
-
-    Raises:
-        UserError: it cannot be written; the old one is then untouched.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        try:
-            _write_through(Path(name), data)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; the old one is intact") from error
-
-
-def remove_golden(project: Project, model: str, case: str) -> None:
-    """Remove a golden whose case is gone."""
-    shutil.rmtree(project.golden / model / case, ignore_errors=True)
-
-
-def write_provenance(project: Project, model: str, provenance: Provenance) -> None:
-    """Write a model's provenance, one sorted line a case."""
-    lines = [
-        "# Where these goldens come from. Written by `harness record`.",
-        f"format = {provenance.format}",
-        f'model_sha256 = "{provenance.model_sha256}"',
-        f'template_sha256 = "{provenance.template_sha256}"',
-        "",
-        "[references]",
-        *(f"{key} = {_toml(value)}" for key, value in provenance.references.items()),
-        "",
-        "[cases]",
-        *(
-            f'{_toml_key(name)} = {{ asked = "{record.asked}", golden = "{record.golden}" }}'
-            for name, record in sorted(provenance.cases.items())
-        ),
-    ]
-    write_file(project.golden / model / PROVENANCE, ("\n".join(lines) + "\n").encode("utf-8"))
-
-
-def _toml(text: str) -> str:
-    """Return a text in quotes. TOML's basic strings are JSON's, but for this one character."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _toml_key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _toml(name)
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _swap(fresh: Path, folder: Path, then: Callable[[], None]) -> None:
-    """Put the fresh folder in the old one's place and do what belongs to it; the old one returns if either fails."""
-    if not folder.exists():
-        fresh.rename(folder)
-        then()
-        return
-    aside = fresh.with_name(f"{fresh.name}.old")
-    folder.rename(aside)
-    try:
-        fresh.rename(folder)
-        then()
-    except BaseException:
-        if folder.exists():
-            folder.rename(fresh)
-        aside.rename(folder)
-        raise
-    with contextlib.suppress(OSError):
-        shutil.rmtree(aside)

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.errors import UserError
 
 _PACKAGE = Path(__file__).parents[1]
+_SHIPPED = _PACKAGE / "_bundled"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Project:
         """The folder of the cases and the goldens."""
         return self.root / "golden"
 
+    @property
+    def is_shipped(self) -> bool:
+        """Whether this is the project inside the installed package, which nobody writes into."""
+        return self.root.resolve() == _SHIPPED.resolve()
+
 
 def find_project(root: Path | None = None) -> Project:
     """Return the project to work in: the folder named, else the nearest one upwards, else the one that is shipped.
@@ -41,6 +47,5 @@ def find_project(root: Path | None = None) -> Project:
     for folder in (here, *here.parents):
         if (folder / "stacks" / "models.toml").is_file():
             return Project(folder)
-    bundled = _PACKAGE / "_bundled"
     # In a checkout (an editable install) the shipped ones are those of the checkout itself.
-    return Project(bundled if bundled.is_dir() else _PACKAGE.parent)
+    return Project(_SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent)

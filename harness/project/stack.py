@@ -16,7 +16,8 @@ from harness.models.cache import remembered_sha256
 from harness.models.families.files import family_file
 from harness.models.families.registry import FAMILIES
 from harness.models.gguf import check_header
-from harness.project.documents import read_toml
+from harness.project.documents import read_text, read_toml
+from harness.project.names import CaseName, ModelName, plain_name
 from harness.project.project import Project
 from harness.stage import PROTOCOLS, Component, Stage
 from harness.values import ModelRef
@@ -80,7 +81,7 @@ class Stack(BaseModel):
 
     name: str = ""
     description: str
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[ModelName, ...] = Field(min_length=1)
     stages: Stages
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     policies: tuple[Policy, ...] = ()
@@ -135,7 +136,7 @@ class ModelEntry(BaseModel):
     calls: Literal["hermes"] | None = None
     reasoning: Literal["think"] | None = None
     named_only: bool = False
-    cases: tuple[str, ...] = ()
+    cases: tuple[CaseName, ...] = ()
     licence: str | None = None
     description: str = ""
 
@@ -147,7 +148,7 @@ class ModelEntry(BaseModel):
         return self
 
 
-class _Models(RootModel[dict[str, ModelEntry]]):
+class _Models(RootModel[dict[ModelName, ModelEntry]]):
     pass
 
 
@@ -204,9 +205,8 @@ def _reference(project: Project, name: str, entry: ModelEntry, path: Path) -> Mo
     template = None
     if entry.chat_template is not None:
         try:
-            # Bytes, so that no line ending is translated.
-            template = (project.stacks / entry.chat_template).read_bytes().decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            template = read_text(project.stacks / entry.chat_template)
+        except UserError as error:
             raise UserError(f"the template of model {name!r} cannot be read: {error}") from error
     return ModelRef(
         name=name,
@@ -273,8 +273,19 @@ def _find_package(name: str) -> ModuleSpec | None:
 
 
 def stack_names(project: Project) -> tuple[str, ...]:
-    """Return the names of the stacks that are defined."""
-    return tuple(sorted(path.stem for path in project.stacks.glob("*.toml") if path.name != MODELS_FILE))
+    """Return the names of the stacks that are defined. Hidden files define none.
+
+    Raises:
+        UserError: a file's name is no stack's.
+    """
+    names = [path.stem for path in project.stacks.glob("*.toml") if path.name != MODELS_FILE]
+    names = [name for name in names if not name.startswith(".")]
+    for name in names:
+        try:
+            plain_name(name)
+        except ValueError as error:
+            raise UserError(f"a stack's file in {project.stacks}: {error}", "rename the file") from None
+    return tuple(sorted(names))
 
 
 def load_stack(project: Project, name: str) -> Stack:

@@ -25,20 +25,17 @@ from harness.models.gguf import ModelFile, read_metadata
 from harness.project.golden import (
     FORMAT,
     PROVENANCE,
-    CaseRecord,
     Golden,
     GoldenError,
     Provenance,
-    case_digest,
     case_names,
     cases_for,
     load_golden,
     load_provenance,
-    remove_golden,
+    model_folder,
     template_digest,
-    write_golden,
-    write_provenance,
 )
+from harness.project.golden_writing import GoldenWriter, finish_killed, writing
 from harness.project.project import Project
 from harness.reference import client, reply
 from harness.reference.client import expected_request
@@ -474,15 +471,31 @@ class Recording:
         """Record case after case. What is approved is on disk before the next case begins.
 
         Raises:
-            UserError: a case or the model cannot be recorded, or a file cannot be written.
+            UserError: a case or the model cannot be recorded, a file cannot be written, or somebody else records this
+                model.
         """
+        if self.approve:
+            with writing(self.project, self.model.name) as writer:
+                yield from self._run(make, writer)
+        else:
+            finish_killed(self.project, self.model.name)
+            yield from self._run(make, None)
+
+    def _run(self, make: Callable[[ModelRef], Reference], writer: GoldenWriter | None) -> Iterator[Recorded]:
         cases = cases_for(self.project, self.model.name)
         with make(self.model) as reference:
             known = self._known(reference.versions())
             for case in cases:
-                yield self._note(self._record(reference, case, known))
+                golden = reference.golden(case)
+                change, what = self._change(case, golden, known)
+                written = writer is not None and change in self.approve and change is not Change.UNCHANGED
+                if writer is not None and written:
+                    known = writer.write(golden, known)
+                yield self._note(Recorded(case.name, change, what, written=written))
             for name in sorted(set(known.cases) - {case.name for case in cases}):
-                yield self._note(self._drop(name, known))
+                if writer is not None and Change.STALE in self.approve:
+                    known = writer.remove(name, known)
+                yield self._note(self._stale(name))
 
     def _note(self, recorded: Recorded) -> Recorded:
         self.results.append(recorded)
@@ -496,22 +509,11 @@ class Recording:
             template_sha256=template_digest(self.model),
             references=dict(references),
         )
-        if not (self.project.golden / self.model.name / PROVENANCE).is_file():
+        if not (model_folder(self.project, self.model.name) / PROVENANCE).is_file():
             return fresh
         with contextlib.suppress(GoldenError):
             return load_provenance(self.project, self.model).model_copy(update={"references": dict(references)})
         return fresh
-
-    def _record(self, reference: Reference, case: Case, known: Provenance) -> Recorded:
-        golden = reference.golden(case)
-        change, what = self._change(case, golden, known)
-        if change in self.approve:
-            write_golden(self.project, golden, partial(self._enter, case, known))
-        return Recorded(case.name, change, what, written=change in self.approve)
-
-    def _enter(self, case: Case, known: Provenance, digest: str) -> None:
-        known.cases[case.name] = CaseRecord(asked=case_digest(case), golden=digest)
-        write_provenance(self.project, self.model.name, known)
 
     def _change(self, case: Case, golden: Golden, known: Provenance) -> tuple[Change, tuple[str, ...]]:
         if case.name not in known.cases:
@@ -524,11 +526,7 @@ class Recording:
         what = _differing(old, golden)
         return (Change.CHANGED if what else Change.UNCHANGED), what
 
-    def _drop(self, name: str, known: Provenance) -> Recorded:
-        if Change.STALE in self.approve:
-            del known.cases[name]
-            write_provenance(self.project, self.model.name, known)
-            remove_golden(self.project, self.model.name, name)
+    def _stale(self, name: str) -> Recorded:
         gone = "the case is gone" if name not in case_names(self.project) else "the case is not asked of this model"
         return Recorded(name, Change.STALE, (gone,), written=Change.STALE in self.approve)
 

@@ -181,15 +181,29 @@ def print_overview(console: Console, found: Overview) -> None:
     console.print(Text(f"{len(found.cases)} cases: {', '.join(found.cases)}"))
 
 
-def print_recording(console: Console, model: str, results: Sequence[Recorded]) -> None:
-    """Print what recording a model's goldens found, and how to approve what it did not write."""
+def print_recording(console: Console, model: str, results: Sequence[Recorded], follows: str = "") -> None:
+    """Print what recording a model's goldens found, and how to approve what it did not write.
+
+    Args:
+        console: Where.
+        model: The model.
+        results: What was found.
+        follows: The command that comes next where nothing is left to approve, if there is one.
+    """
+    if not results:
+        remedy = "add a file to golden/cases, or name cases in models.toml"
+        console.print(Text(f"{model}: nothing to record: no case is asked of it; {remedy}"))
+        return
     counts: dict[str, int] = {}
     for one in results:
         counts[one.change] = counts.get(one.change, 0) + 1
         if one.change != "unchanged":
             what = f" ({visible(', '.join(one.what))})" if one.what else ""
             console.print(Text(f"{one.change:9} {one.case}{what}{', written' if one.written else ''}"))
-    console.print(Text(f"{model}: {', '.join(f'{count} {change}' for change, count in counts.items())}"))
+    idle = ", nothing to record" if set(counts) == {"unchanged"} else ""
+    then = f"; next: {follows}" if follows else ""
+    counted = ", ".join(f"{count} {change}" for change, count in counts.items())
+    console.print(Text(f"{model}: {counted}{idle}{then}"))
     left = sorted({str(one.change) for one in results if one.change != "unchanged" and not one.written})
     if left:
         approve = " ".join(f"--approve {change}" for change in left)

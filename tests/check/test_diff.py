@@ -14,7 +14,8 @@ from harness.check.compare.outcome import EQUAL, Outcome
 from harness.check.diff import Swap, diff
 from harness.check.noise import EngineNoise, NoiseClass, save_noise
 from harness.errors import UserError
-from harness.project.golden import CaseRecord, Golden, Provenance, case_digest, write_golden, write_provenance
+from harness.project.golden import Golden, Provenance
+from harness.project.golden_writing import writing
 from harness.project.project import Project
 from harness.project.stack import Policy, load_stack
 from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
@@ -122,10 +123,9 @@ def put(project, *cases):
 
 def put_goldens(project, *goldens):
     provenance = Provenance(format=1, model_sha256="0" * 64, references={"client": "by hand"})
-    for golden in goldens:
-        digest = write_golden(project, golden)
-        provenance.cases[golden.case.name] = CaseRecord(asked=case_digest(golden.case), golden=digest)
-    write_provenance(project, "tiny", provenance)
+    with writing(project, "tiny") as writer:
+        for golden in goldens:
+            provenance = writer.write(golden, provenance)
 
 
 @pytest.fixture

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
 import shutil
 import subprocess
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -31,12 +28,9 @@ from harness.project.golden import (
     load_case,
     load_golden,
     load_provenance,
-    remove_golden,
     template_digest,
-    write_file,
-    write_golden,
-    write_provenance,
 )
+from harness.project.golden_writing import provenance_bytes, writing
 from harness.project.project import Project
 from harness.stage import Stage
 from harness.values import (
@@ -144,11 +138,17 @@ def project(tmp_path):
 def record(project, *goldens):
     """Write goldens and their provenance."""
     provenance = Provenance(format=1, model_sha256=MODEL.sha256, references={"client": "by hand"})
-    for golden in goldens:
-        digest = write_golden(project, golden)
-        provenance.cases[golden.case.name] = CaseRecord(asked=case_digest(golden.case), golden=digest)
-    write_provenance(project, "m", provenance)
+    with writing(project, "m") as writer:
+        write_provenance(project, provenance)
+        for golden in goldens:
+            provenance = writer.write(golden, provenance)
     return provenance
+
+
+def write_provenance(project, provenance):
+    path = project.golden / "m" / "provenance.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(provenance_bytes(provenance))
 
 
 def load(project, golden, model=MODEL):
@@ -223,9 +223,8 @@ def test_the_same_golden_has_the_same_bytes(project):
     assert set(first) == WHOLE
     with zipfile.ZipFile(io.BytesIO(first["logits.npz"])) as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    digest = write_golden(project, make_golden())
-    assert digest == files_digest(first) == write_golden(project, make_golden())
-    record(project, make_golden())
+    for _ in range(2):
+        assert record(project, make_golden()).cases["c"].golden == files_digest(first)
     assert encode(load(project, make_golden())) == first, "what is loaded is written the same again"
 
 
@@ -413,145 +412,8 @@ def test_provenance_of_unusual_names_comes_back(project, name, reference):
         references={"client": reference},
         cases={name: CaseRecord(asked="1", golden="2")},
     )
-    write_provenance(project, "m", provenance)
+    write_provenance(project, provenance)
     assert load_provenance(project, MODEL) == provenance
-
-
-def test_a_removed_golden_leaves_nothing(project):
-    record(project, make_golden())
-    remove_golden(project, "m", "c")
-    remove_golden(project, "m", "c")
-    assert sorted(content(project.golden)) == ["m/provenance.toml"]
-
-
-# Writes that fail
-
-
-class FailingDisk:
-    """Lets so many file-system steps of a write pass, and raises at the next one.
-
-    The steps of one golden: make the folder, bring six files to the disk, set its mode, and rename it; over an old one
-    two renames.
-    """
-
-    STEPS = 10
-
-    def __init__(self, monkeypatch, after, error):
-        self.left = after
-        self.error = error
-        self.seen = []
-        for owner, name in (
-            (tempfile, "mkdtemp"),
-            (tempfile, "mkstemp"),
-            (os, "fsync"),
-            (Path, "chmod"),
-            (Path, "rename"),
-            (Path, "replace"),
-        ):
-            monkeypatch.setattr(owner, name, self.counted(name, getattr(owner, name)))
-
-    def counted(self, name, real):
-        def step(*arguments, **keywords):
-            self.left -= 1
-            if self.left == -1:
-                raise self.error
-            self.seen.append(name)
-            return real(*arguments, **keywords)
-
-        return step
-
-
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-FORBIDDEN = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def test_the_steps_of_a_write(project, monkeypatch):
-    """The failures below strike at each of these."""
-    record(project, make_golden())
-    disk = FailingDisk(monkeypatch, 1000, FULL)
-    write_golden(project, make_golden())
-    assert disk.seen == ["mkdtemp", *["fsync"] * 6, "chmod", "rename", "rename"]
-    assert len(disk.seen) == FailingDisk.STEPS
-
-
-@pytest.mark.parametrize("error", [FULL, FORBIDDEN], ids=["full", "read-only"])
-@pytest.mark.parametrize("step", range(FailingDisk.STEPS))
-def test_a_failed_write_leaves_the_old_golden_whole_and_nothing_of_the_new(project, monkeypatch, step, error):
-    golden = make_golden()
-    record(project, golden)
-    before = content(project.golden)
-    with monkeypatch.context() as patch:
-        FailingDisk(patch, step, error)
-        with pytest.raises(UserError) as caught:
-            write_golden(project, make_golden(seed=1))
-    assert str(caught.value) == f"the golden m/c cannot be written: {error.strerror}; the old one is intact"
-    assert content(project.golden) == before
-    assert sorted(path.name for path in (project.golden / "m").iterdir()) == ["c", "provenance.toml"]
-    assert plain(load(project, golden)) == plain(golden)
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        *range(FailingDisk.STEPS - 1),
-        pytest.param(FailingDisk.STEPS - 1),
-    ],
-)
-def test_an_interrupted_write_leaves_the_old_golden_whole_and_nothing_of_the_new(project, monkeypatch, step):
-    golden = make_golden()
-    record(project, golden)
-    before = content(project.golden)
-    with monkeypatch.context() as patch:
-        FailingDisk(patch, step, KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            write_golden(project, make_golden(seed=1))
-    assert content(project.golden) == before
-
-
-@pytest.mark.parametrize("step", range(FailingDisk.STEPS - 1))
-def test_a_failed_first_write_leaves_nothing(project, monkeypatch, step):
-    with monkeypatch.context() as patch:
-        FailingDisk(patch, step, FULL)
-        with pytest.raises(UserError):
-            write_golden(project, make_golden())
-    assert content(project.golden) == {}
-    assert list(project.golden.glob("m/*")) == []
-
-
-def test_a_file_in_the_place_of_the_models_folder(project):
-    (project.golden / "m").write_text("not a folder")
-    with pytest.raises(UserError) as caught:
-        write_golden(project, make_golden())
-    assert str(caught.value) == "the golden m/c cannot be written: File exists; the old one is intact"
-    assert content(project.golden) == {"m": b"not a folder"}
-
-
-def test_a_write_replaces_the_whole_folder(project):
-    record(project, make_golden())
-    refused = refused_at_template()
-    record(project, refused)
-    assert sorted(content(project.golden)) == ["m/c/refusal.json", "m/c/request.json", "m/provenance.toml"]
-    assert plain(load(project, refused)) == plain(refused)
-
-
-def test_what_is_written_is_readable_by_others(project):
-    record(project, make_golden())
-    assert (project.golden / "m" / "c").stat().st_mode & 0o777 == 0o755
-    assert (project.golden / "m" / "provenance.toml").stat().st_mode & 0o777 == 0o644
-
-
-@pytest.mark.parametrize("step", range(4))
-def test_a_failed_write_of_one_file_leaves_the_old_one(project, monkeypatch, step):
-    path = project.golden / "m" / "noise.json"
-    write_file(path, b"old")
-    with monkeypatch.context() as patch:
-        FailingDisk(patch, step, FULL)
-        with pytest.raises(UserError) as caught:
-            write_file(path, b"new")
-    assert str(caught.value) == f"{path} cannot be written: No space left on device; the old one is intact"
-    assert content(project.golden) == {"m/noise.json": b"old"}
-    write_file(path, b"new")
-    assert content(project.golden) == {"m/noise.json": b"new"}
 
 
 # Cases
