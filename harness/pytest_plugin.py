@@ -7,10 +7,10 @@ Installed with the package, it costs nothing until asked: everything of the hous
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from harness.check.checking import Session
     from harness.check.trace import Trace
     from harness.check.verdict import Verdict
+    from harness.errors import UserError
     from harness.explain.pipeline import Pipeline
     from harness.project.golden import Golden
     from harness.stage import Stage
-    from harness.values import ModelRef
+    from harness.values import ModelRef, OwnError
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Prepare for stacks only where some are asked for."""
     if config.getoption("--stack"):
         config.stash[_RUNNER] = _Runner(config)
+        config.pluginmanager.register(config.stash[_RUNNER], "harness-runner")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -91,6 +93,7 @@ class _Runner:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._opened = ExitStack()
+        self._erred = False
         self._sessions: dict[tuple[str, str], Session] = {}
         self._verdicts: dict[tuple[str, str, str], Verdict] = {}
         self._pipeline: Pipeline | None = None
@@ -181,6 +184,15 @@ class _Runner:
         """End every engine."""
         self._opened.close()
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note an error of our own, in whichever process it was."""
+        self._erred |= report.failed and any(tuple(one) == _OF_OURS for one in report.user_properties)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """End with the status of an error of our own, where there was one and the run came to its end."""
+        if self._erred and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            session.exitstatus = _OWN_ERROR
+
     def _project(self) -> Any:
         from harness.project.project import find_project
 
@@ -223,19 +235,40 @@ class StageItem(pytest.Item):
         self.pair = pair
         self.case = case
         self._stage = stage
+        self._judged: Verdict | UserError | None = None
+
+    def setup(self) -> None:
+        """Run the case, unless it was. Where code of ours raises, pytest counts an error, no failure of the stage."""
+        from harness.check.own import own_error
+        from harness.errors import UserError
+
+        runner = self.config.stash[_RUNNER]
+        among = {item.case for item in self.session.items if isinstance(item, StageItem) and item.pair == self.pair}
+        try:
+            self._judged = runner.verdict(self.pair, self.case, among)
+        except UserError as error:
+            self._judged = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it speaks against no stage
+            self._end_with([own_error(error)])
+        else:
+            errors = [told.error for told in self._judged.errors if told.stage is self._stage]
+            if errors:
+                self._end_with(errors)
 
     def runtest(self) -> None:
-        """Run the case, unless it was, and judge this stage.
+        """Judge this stage.
 
         Raises:
             StageFailure: the stage is at fault.
         """
+        from harness.errors import UserError
         from harness.explain.served import SERVED
         from harness.report.console import finding_text
 
-        runner = self.config.stash[_RUNNER]
-        among = {item.case for item in self.session.items if isinstance(item, StageItem) and item.pair == self.pair}
-        verdict = runner.verdict(self.pair, self.case, among)
+        verdict = self._judged
+        if isinstance(verdict, UserError):
+            raise verdict
+        assert verdict is not None
         result = next(result for result in verdict.results if result.stage is self._stage)
         self.user_properties.append(("outcome", str(result.isolated.outcome)))
         if result.isolated.rule:
@@ -247,6 +280,14 @@ class StageItem(pytest.Item):
         said = verdict.stages[self._stage]
         if said.status == "unobserved":
             pytest.skip(f"unobserved: {said.why}")
+
+    def _end_with(self, errors: Sequence[OwnError]) -> NoReturn:
+        """End the item with errors of our own: one line, with where the full report is."""
+        from harness.report.own import line_of, write_own_report
+
+        self.user_properties.append(_OF_OURS)
+        path = write_own_report(" ".join(("pytest", *map(str, self.config.invocation_params.args))), errors)
+        pytest.fail(f"harness: {line_of(errors, path)}", pytrace=False)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show the finding, not our own code."""
@@ -281,3 +322,7 @@ def golden(stack: Session) -> Callable[[str], Golden]:
 
 
 _RUNNER = pytest.StashKey[_Runner]()
+_OF_OURS = ("outcome", "error")
+"""The property of an item whose stage was not judged for an error of ours."""
+_OWN_ERROR = 4
+"""The status of such a run, as the command line's."""

@@ -451,6 +451,12 @@ class Observation(Value):
     broke: Failure | Refusal | OwnError | None = None
     answered: Reply | None = None
 
+    @property
+    def own_errors(self) -> tuple[OwnError, ...]:
+        """The errors of our own among the endings."""
+        ends = (self.request, self.prompt, self.tokens, self.generation, self.reply, self.broke)
+        return tuple(one for one in ends if isinstance(one, OwnError))
+
 
 def shown(pieces: Sequence[bytes]) -> tuple[str, ...]:
     """Return token pieces as text for a reader."""

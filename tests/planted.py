@@ -84,3 +84,8 @@ def without_pieces(**init: Any) -> Engine:
     model.detokenized = model.detokenize
     del model.detokenize
     return engine
+
+
+def break_tap(engine: Any, place: str) -> None:
+    """A hook: raise in a tap from now on."""
+    Breakable.break_at(engine, place)

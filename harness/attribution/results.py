@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.project.documents import read_json
 from harness.project.files import append_lines, whole_lines, write_file
 from harness.stage import Stage
-from harness.values import Value
+from harness.values import OwnError, Value
 
 SETUP, TRIALS = "bench.json", "trials.jsonl"
 
@@ -53,6 +53,7 @@ class Trial(Value):
         setting: Of a control in another healthy setting, which.
         ended: How it ended.
         why: Of one without a verdict, why; of one that leaks, what was still there.
+        error: What code of ours raised, of one that it ended.
         changed: The stages whose bytes, ids or numbers were not those of the clean stack, on golden input.
         chained: The same in the stack's own path from end to end.
         status: The verdict's.
@@ -73,6 +74,7 @@ class Trial(Value):
     setting: str = ""
     ended: Ended = "judged"
     why: str = ""
+    error: OwnError | None = None
     changed: tuple[Stage, ...] = ()
     chained: tuple[Stage, ...] = ()
     status: Literal["convicted", "clean", "unjudged", "none"] = "none"

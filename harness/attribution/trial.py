@@ -111,12 +111,14 @@ def run(
     except (DefectError, UserError) as error:
         return Trial(**made, ended="raised", why=str(error)), None
     except Exception as error:  # noqa: BLE001 - whatever else it is, it is ours: neither noticed nor missed
-        return Trial(**made, ended="error", why=own_error(error).describe()), None
+        own = own_error(error)
+        return Trial(**made, ended="error", why=own.describe(), error=own), None
     raised = next((said for said in map(_raised, checked.traces.values()) if said is not None), None)
     if raised is not None:
         return Trial(**made, ended="raised", why=raised), checked
     if checked.verdict.status == "error":
-        return Trial(**made, ended="error", why=checked.verdict.line), checked
+        own = checked.verdict.errors[0].error
+        return Trial(**made, ended="error", why=checked.verdict.line, error=own), checked
     changed, chained = ((), ()) if clean is None else differing(clean, checked)
     trial = Trial(
         **made,

@@ -260,8 +260,8 @@ class Pair:
         """
         tracer = Tracer(self._a)
         seen = tracer.chained(case, stream=False)
-        for value in (seen.broke, *(getattr(seen, field) for field in FIELDS.values())):
-            _seen(value)
+        for erred in seen.own_errors:
+            raise OwnSeenError(erred)
         golden = _golden(case, self._a.model, seen)
         if golden is None:
             return _why(self._a.stack.name, seen)

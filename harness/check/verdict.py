@@ -463,7 +463,7 @@ def _line(findings: Sequence[Finding], cases: int, errors: Sequence[OwnErrors] =
             f"{first_error.error.describe()} [{first_error.stage}, {len(first_error.cases)} of {cases} {_cases(cases)}]"
         )
         if not findings:
-            return f"an error of our own, so nobody is convicted: {said}"
+            return f"an error of our own (nobody is convicted): {said}"
         return f"an error of our own: {said}; apart from it: {_line(findings, cases)}"
     first, *others = [stage for stage in Stage if any(finding.stage is stage for finding in findings)]
     main = _leading([finding for finding in findings if finding.stage is first])

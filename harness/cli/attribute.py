@@ -14,6 +14,7 @@ import typer
 from harness.cli.shared import (
     CLEAN,
     CONVICTED,
+    OWN_ERROR,
     UNJUDGED,
     As,
     Format,
@@ -22,6 +23,7 @@ from harness.cli.shared import (
     Outputs,
     Where,
     console,
+    print_own_errors,
     progress_line,
     project_at,
 )
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from harness.defects.defect import Defect
     from harness.project.project import Project
 
-_STATUS = {"right": CLEAN, "wrong": CONVICTED, "unjudged": UNJUDGED}
+_STATUS = {"right": CLEAN, "wrong": CONVICTED, "unjudged": UNJUDGED, "error": OWN_ERROR}
 _COUNT, _DEEP, _ALL = 200, 6, 1 << 30
 _LONGEST = 40
 """Characters of a trial's name beside the progress."""
@@ -80,7 +82,8 @@ def attribute(
     """Plant labelled defects one by one, check each stack blindly, and count what was told right.
 
     Exit status 0: every defect that took effect was told with stage and kind, and no clean stack was convicted; 1: one
-    was missed, named wrong, left something behind or raised, or a clean stack was convicted; 3: nothing took effect.
+    was missed, named wrong, left something behind or raised, or a clean stack was convicted; 3: nothing took effect; 4:
+    an error of our own ended a trial, which is counted as that.
     """
     from harness.attribution.bench import bench_of, jobs_of, known_defects, run_bench, setup_of
     from harness.attribution.pairs import draw_pairs
@@ -135,6 +138,9 @@ def attribute(
         print_bench(console(), summary)
         for one in worth:
             print_worth(console(), one)
+    errors = [trial.error for trial in trials if trial.error is not None]
+    if errors:
+        print_own_errors(errors)
     raise typer.Exit(status)
 
 

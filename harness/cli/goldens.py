@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.shared import CLEAN, CONVICTED, As, Format, Where, console, progress_line, project_at
+from harness.cli.shared import (
+    CLEAN,
+    CONVICTED,
+    OWN_ERROR,
+    As,
+    Format,
+    Where,
+    console,
+    print_own_errors,
+    progress_line,
+    project_at,
+)
 
 if TYPE_CHECKING:
     from harness.project.project import Project
@@ -167,6 +178,10 @@ def demo(form: As = Format.TEXT) -> None:
             if form is Format.TEXT:
                 print_scene(console(), scene.defect.id if scene.defect else "", _sentence(scene), scene.verdict)
     status = CLEAN if all(scene.right for scene in scenes) else CONVICTED
+    errors = [told.error for scene in scenes for told in scene.verdict.errors]
+    if errors:
+        status = OWN_ERROR
+        print_own_errors(errors)
     if form is Format.JSON:
         content = [
             {"planted": scene.defect.id if scene.defect else None, "verdict": scene.verdict.model_dump(mode="json")}

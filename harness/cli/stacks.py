@@ -12,6 +12,7 @@ import typer
 from harness.cli.shared import (
     CLEAN,
     CONVICTED,
+    OWN_ERROR,
     UNJUDGED,
     As,
     Cases,
@@ -24,6 +25,7 @@ from harness.cli.shared import (
     Where,
     command_line,
     console,
+    print_own_errors,
     progress_line,
     project_at,
 )
@@ -68,7 +70,11 @@ def check(
     project: Where = None,
     form: As = Format.TEXT,
 ) -> None:
-    """Hold stacks against their goldens and print a verdict."""
+    """Hold stacks against their goldens and print a verdict.
+
+    Exit status 0: every stage cleared; 1: a stage convicted; 2: the call or a file is wrong; 3: could not judge; 4: an
+    error of our own, which convicts nobody.
+    """
     from harness.check.compare.outcome import Outcome
     from harness.explain.pipeline import checked as run_check
     from harness.report import machine
@@ -98,6 +104,10 @@ def check(
     unseen = any(result.isolated.outcome is Outcome.UNOBSERVED for v in verdicts for result in v.results)
     unjudged = "unjudged" in statuses or (strict and unseen)
     status = CONVICTED if "convicted" in statuses else UNJUDGED if unjudged else CLEAN
+    errors = [told.error for verdict in verdicts for told in verdict.errors]
+    if errors:
+        status = OWN_ERROR
+        print_own_errors(errors)
     if form is Format.JSON:
         print(machine.to_json(machine.CHECK, exit_status=status, verdicts=verdicts))
     raise typer.Exit(status)
@@ -140,6 +150,10 @@ def diff(
     outputs.write([sheet_of_diff(compared, command_line()) for compared in found])
     statuses = {compared.diff.status for compared in found}
     status = CONVICTED if "different" in statuses else UNJUDGED if "unjudged" in statuses else CLEAN
+    errors = [told.error for compared in found for told in compared.diff.verdict.errors]
+    if errors:
+        status = OWN_ERROR
+        print_own_errors(errors)
     if form is Format.JSON:
         print(machine.to_json(machine.DIFF, exit_status=status, diffs=[compared.diff for compared in found]))
     raise typer.Exit(status)
@@ -186,6 +200,10 @@ def trace(
         print(machine.to_json(machine.TRACE, stack=stack, case=case, observation=found))
     else:
         console().print(render_observation(found))
+    errors = found.own_errors
+    if errors:
+        print_own_errors(errors)
+        raise typer.Exit(OWN_ERROR)
 
 
 def _stacks(place: Project, names: Sequence[str]) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from harness.check.verdict import Finding, StageVerdict, Verdict
 from harness.report.difference import place
 from harness.report.visible import visible
 from harness.stage import Stage
-from harness.values import Ending, Generation, Observation, Prompt, Reply, Request, Tokens
+from harness.values import Ending, Generation, Observation, OwnError, Prompt, Reply, Request, Tokens
 
 if TYPE_CHECKING:
     from harness.check.compare.inference import Floor
@@ -149,6 +149,8 @@ def _hunk(hunk: Hunk) -> Padding:
 def _value(value: object) -> Text:
     if value is None:
         return Text("not reached", style="dim")
+    if isinstance(value, OwnError):
+        return Text(visible(f"an error of our own: {value.describe()}"), style="bold magenta")
     if isinstance(value, Ending):
         said = value.describe() if value.kind == "failure" else value.model_dump_json()
         return Text(visible(said), style="yellow")

@@ -45,7 +45,7 @@ def test_what_a_stages_method_raises_is_an_error_of_ours_and_convicts_nobody(sta
     found = said(judged(Whole({**answers(GREETING), stage: error})))
     assert (found.status, found.findings) == ("error", ())
     assert {one: told.status for one, told in found.stages.items() if told.status == "error"} == {stage: "error"}
-    assert found.line.startswith(f"an error of our own, so nobody is convicted: {type(error).__name__}: ")
+    assert found.line.startswith(f"an error of our own (nobody is convicted): {type(error).__name__}: ")
     [told] = found.errors
     assert (told.stage, told.cases, told.error.error) == (stage, ("greeting",), type(error).__name__)
     assert "Traceback (most recent call last)" in told.error.traceback
