@@ -122,9 +122,20 @@ def concluded(
     form: Format,
     seed: int,
     findings: Sequence[Finding],
+    unjudged: bool = False,
     **report: Any,
 ) -> NoReturn:
     """Write and print the report, and end with the status: new findings are convictions.
+
+    Args:
+        baseline: The file with what is broken already.
+        write_baseline: Where to write what is broken now.
+        outputs: The files that are asked for.
+        form: What is printed.
+        seed: The seed.
+        findings: What is broken.
+        unjudged: Whether something could not be judged: then nothing new is not clean.
+        report: What else the report holds.
 
     Raises:
         typer.Exit: always.
@@ -141,7 +152,7 @@ def concluded(
         save_baseline(write_baseline, told)
     outputs.write(made)
     judged = any(made.held.values()) or (made.mutation is not None and made.mutation.total.tried > 0)
-    status = CONVICTED if made.new else CLEAN if judged else UNJUDGED
+    status = CONVICTED if made.new else CLEAN if judged and not unjudged else UNJUDGED
     if form is Format.JSON:
         print(machine.to_json(machine.FINDINGS, exit_status=status, seed=seed, report=made))
     else:

@@ -141,7 +141,8 @@ def fuzz_template(
         subjects=len(found),
         ended=statistics.ended,
         coverage=statistics.coverage,
-        notes=_uncounted(plan, statistics),
+        notes=(*_uncounted(plan, statistics), *_unjudged(statistics)),
+        unjudged=bool(statistics.unjudged),
         baseline=baseline,
         write_baseline=write_baseline,
         outputs=outputs,
@@ -210,6 +211,10 @@ def _uncounted(plan: Plan, statistics: Statistics) -> tuple[str, ...]:
     if not plan.counts or statistics.coverage:
         return ()
     return ("nothing was counted: for coverage the first engine has to be transformers-template, and to compile it",)
+
+
+def _unjudged(statistics: Statistics) -> tuple[str, ...]:
+    return tuple(f"{name} could not be judged: {why}" for name, why in sorted(statistics.unjudged.items()))
 
 
 def _facts(statistics: Statistics) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from harness.parts import copied
 from harness.process.owner import our_own, the_parts_own
 from harness.process.upstream import private
 from harness.values import Json
@@ -87,7 +88,7 @@ class TransformersRenderer:
         opens: bool,
         clock: Clock,
     ) -> str:
-        """Return the text; whatever the template raises comes through, marked as its own.
+        """Return the text; whatever the template raises comes through, marked as its own. It gets copies.
 
         Args:
             source: The template.
@@ -100,14 +101,9 @@ class TransformersRenderer:
         real, render = self.private("datetime"), self.private("render_jinja_template")
         self.library.datetime = _Standing(clock)
         try:
+            given = {"conversations": [copied(messages)], "tools": copied(tools), **copied(dict(variables))}
             with the_parts_own():
-                rendered, _ = render(
-                    conversations=[messages],
-                    tools=tools,
-                    chat_template=source,
-                    add_generation_prompt=opens,
-                    **variables,
-                )
+                rendered, _ = render(chat_template=source, add_generation_prompt=opens, **given)
         finally:
             self.library.datetime = real
         assert isinstance(rendered[0], str)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from harness.parts import Compiled, PartError, Rendering, TemplateEngine, limited, make
+from harness.parts import Compiled, PartError, Rendering, TemplateEngine, end_process_when_stuck, limited, make
 from harness.values import Json
 
 
@@ -20,6 +20,7 @@ class Renderer:
     """
 
     def __init__(self, engine: str, keywords: Mapping[str, Any], seconds: float) -> None:
+        end_process_when_stuck()
         self._engine: TemplateEngine = make(engine, **keywords)
         self._seconds = seconds
         self._compiled: dict[str, Compiled] = {}
@@ -42,9 +43,9 @@ class Renderer:
         try:
             with limited(self._seconds):
                 compiled = self._of(source)
-                text = compiled.render(asked)
+                text = compiled.render(asked.own())
                 closed = Rendering(messages, tools, False, variables, asked.clock)
-                return {"text": text, "before": compiled.render(closed) if opens else text}
+                return {"text": text, "before": compiled.render(closed.own()) if opens else text}
         except PartError as error:
             return {"kind": error.kind, "message": error.message, "name": error.name, "line": error.line}
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.models.gguf import read_model_file
+from harness.parts import STUCK
 from harness.process.child import Child
 from harness.process.worker import Worker
 from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
@@ -92,15 +93,20 @@ class TemplateComponent:
             variables["tool_choice"] = request.tool_choice
         if options.continue_final_message:
             variables["continue_final_message"] = True
-        seen = self._child.call(
-            "render",
-            source=source,
-            messages=request.messages,
-            tools=request.tools,
-            variables=variables,
-            clock=options.clock.isoformat(),
-            opens=not options.continue_final_message,
-        )
+        try:
+            seen = self._child.call(
+                "render",
+                source=source,
+                messages=request.messages,
+                tools=request.tools,
+                variables=variables,
+                clock=options.clock.isoformat(),
+                opens=not options.continue_final_message,
+            )
+        except StageFailedError as failed:
+            if failed.failure.signal == STUCK:
+                raise StageFailedError(Failure(reason="hang", seconds=self._options.seconds)) from failed
+            raise
         if "kind" in seen:
             self._end(seen)
         return _prompt(seen["text"], seen["before"])

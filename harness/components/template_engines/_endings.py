@@ -12,13 +12,15 @@ from typing import Any
 from harness.parts import PartError
 from harness.process.owner import is_the_parts
 
+_LONGEST = 2000
+"""Characters of a message: a template can raise one of any length."""
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{4,}\b")
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 
 
 def one_line(said: object) -> str:
-    """Return the first line of a message, the same in every run: without addresses, and with surrogates escaped."""
-    text = _ADDRESS.sub("0x", str(said)).encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return the first line of a message, the same in every run: without addresses, surrogates escaped, and cut."""
+    text = _ADDRESS.sub("0x", str(said)[:_LONGEST]).encode("utf-8", "backslashreplace").decode("utf-8")
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 

@@ -69,7 +69,7 @@ def format_named(project: Project, name: str, template: str | None = None) -> Fo
             return found
         if not Path(name).exists():
             raise _no_fixtures(name)
-    subject = chosen(subjects(project, name), template)[0]
+    subject = chosen(subjects(project, name), template)[0].read()
     control = tuple(text for text in subject.control if text in subject.source)[:_MARKERS]
     end = str(subject.variables.get("eos_token") or "</s>")
     return Format(

@@ -16,6 +16,8 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&#39;", "'"), ("&#34;", '"'), ("&quot;", '"'), ("&amp;", "&"))
 _WORDS = re.compile(r"\b(None|none|null|nil|undefined)\b"), re.compile(r"\b(True|true)\b|\b(False|false)\b")
 _NUMBER = re.compile(r"\b(\d+)\.0\b")
+_TRIES = 100
+"""Brackets in a text that begin no JSON, after which no more of them are tried."""
 JSON_FORM = "the order or the spacing of JSON"
 
 
@@ -76,16 +78,20 @@ def _unescaped(text: str) -> str:
 def _sorted_json(text: str) -> str:
     """Return a text with all JSON objects in it written with sorted keys and no spaces."""
     parts: list[str] = []
-    place = 0
+    place = failed = 0
     decoder = json.JSONDecoder()
     for opened in re.finditer(r"[\[{]", text):
         if opened.start() < place:
             continue
         try:
             value, end = decoder.raw_decode(text, opened.start())
-        except ValueError:
+            parts += [text[place : opened.start()], _canonical(value)]
+        except (ValueError, RecursionError):
+            # Each reads on to the end of the text: a text of brackets would cost their number squared.
+            failed += 1
+            if failed == _TRIES:
+                break
             continue
-        parts += [text[place : opened.start()], _canonical(value)]
         place = end
     return "".join([*parts, text[place:]])
 

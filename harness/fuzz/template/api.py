@@ -61,7 +61,7 @@ def fuzz_template(
     Raises:
         UserError: there is no such template, engine or property.
     """
-    subject = subjects(find_project(), str(template))[0]
+    subject = subjects(find_project(), str(template))[0].read()
     wanted = properties_named(properties)
     sides = [Side(parts.make(path), subject.source) for path in engine_paths(engines).values()]
 
@@ -114,7 +114,7 @@ def try_template(
     Raises:
         UserError: there is no such template, engine or property, or the conversation is none.
     """
-    subject = chosen(subjects(find_project(), name), template)[0]
+    subject = chosen(subjects(find_project(), name), template)[0].read()
     properties_named(properties)
     plan = Plan(engines=engine_paths(engines), properties=tuple(properties), tokenizer=tokenizer_path())
     return look_again(plan, subject, checked(conversation))[0]

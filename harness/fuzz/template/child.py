@@ -54,6 +54,7 @@ class Bench:
         conversations: Sequence[Json],
         tokenizer: str = "",
     ) -> None:
+        parts.end_process_when_stuck()
         self._engines = [parts.make(path) for path in engines]
         self._properties = properties_named(properties)
         self._conversations = [Conversation(one) for one in conversations]
@@ -68,11 +69,12 @@ class Bench:
         """Return the engines' versions, by name."""
         return {engine.name: engine.version() for engine in self._engines}
 
-    def sweep(self, subject: Json, counts: bool = False) -> Json:
+    def sweep(self, subject: Json, seconds: float, counts: bool = False) -> Json:
         """Try the conversations that every subject is tried on.
 
         Args:
             subject: The template.
+            seconds: When to stop, for a template that takes long for each.
             counts: Whether what of it is reached is counted.
 
         Returns:
@@ -80,7 +82,7 @@ class Bench:
             each property was; `renders`, and whether the time was over (`ended`); `reached`: numbers of points.
         """
         work = _Work(self, Subject.model_validate(subject), counts)
-        search: Search[Json] = Search(work.check)
+        search: Search[Json] = Search(work.check, seconds)
         for one in self._conversations:
             work.known = one
             search.replay([one.data])
@@ -137,13 +139,15 @@ class Bench:
         """Make the mutants of a template.
 
         Returns:
-            `kinds`: the kind of each; `cases`: how many golden cases say something; or `error`: why there are none.
+            `mutants`: what each is; `cases`: how many golden cases say something; or `error`: why there are none.
         """
         try:
             original = self._original(subject, cases)
         except PartError as error:
             return {"error": f"{error.kind}: {error.message}"}
-        return {"kinds": [mutant.kind for mutant in original.mutants], "cases": len(original.cases)}
+        told = ("kind", "line", "column", "old", "new")
+        made = [{name: getattr(mutant, name) for name in told} for mutant in original.mutants]
+        return {"mutants": made, "cases": len(original.cases)}
 
     def try_mutants(
         self, subject: Json, cases: Sequence[Json], numbers: Sequence[int], seconds: float | None

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.fuzz.template.coverage import Coverage
 from harness.fuzz.template.trial import SECONDS
-from harness.parts import Compiled, PartError, Rendering, TemplateEngine, limited
+from harness.parts import Compiled, Rendering, TemplateEngine, limited
 
 
 class Counting:
@@ -29,7 +29,7 @@ class Counting:
         """Count what a render reaches, also one that ends before its end."""
         # The engine's own render tells how it ends.
         with contextlib.suppress(Exception), limited(SECONDS):
-            self.coverage.render(self._engine.given(asked))
+            self.coverage.render(self._engine.given(asked.own()))
 
     @property
     def reached(self) -> list[int]:
@@ -53,7 +53,7 @@ def counting_of(engine: TemplateEngine, source: str) -> Counting | None:
     """Return what counts what of a template is reached in an engine.
 
     Returns:
-        None where the engine does not show how it compiles, or the template does not compile.
+        None where the engine does not show how it compiles, or the template does not compile or cannot be counted.
     """
     environment = getattr(engine, "environment", None)
     if environment is None:
@@ -61,5 +61,5 @@ def counting_of(engine: TemplateEngine, source: str) -> Counting | None:
     try:
         with limited(SECONDS):
             return Counting(engine, Coverage(environment(source), source))
-    except PartError:
+    except Exception:  # noqa: BLE001 - whatever a source does to what reads it: how the template ends, its engine tells
         return None

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from harness.fuzz.measures import Mutation, Tried
 from harness.fuzz.template.golden_cases import GoldenCase
-from harness.fuzz.template.mutation import mutants
-from harness.fuzz.template.run import Children, Plan
+from harness.fuzz.template.run import Children, Plan, said
 from harness.fuzz.template.trial import Subject
 from harness.fuzz.template.worth import sampled, summed
-from harness.process.worker import WorkerDiedError
+from harness.process.worker import RemoteError, WorkerDiedError
 from harness.values import Json
 
 _CHUNK: Final = 40
@@ -60,7 +59,7 @@ def try_mutants(
         cases=sum(one.cases for one in work),
         unjudged={one.subject.name: one.error for one in work if one.error},
     )
-    return result, children.engines, len(tried) < wanted
+    return result, children.engines, len(tried) + sum(one.failed for one in work) < wanted
 
 
 class _Work:
@@ -77,8 +76,9 @@ class _Work:
     ) -> None:
         self.subject = subject
         self.numbers: list[int] = []
-        self.made = self.cases = 0
+        self.made = self.cases = self.failed = 0
         self.error = ""
+        self._mutants: list[Json] = []
         self._children, self._seed, self._most, self._ends = children, seed, most, ends
         self._asked = {
             "subject": subject.model_dump(mode="json"),
@@ -87,14 +87,20 @@ class _Work:
 
     def make(self) -> None:
         """Find out which mutants there are."""
+        if self.subject.unread:
+            self.error = self.subject.unread
+            return
         try:
             answer = self._children.call("mutants", **self._asked)
         except WorkerDiedError as death:
             answer = {"error": f"the process that renders it {death.failure.describe()}"}
+        except RemoteError as error:
+            answer = {"error": said(error)}
         self.error = answer.get("error", "")
         if not self.error:
-            self.made, self.cases = len(answer["kinds"]), answer["cases"]
-            self.numbers = sampled(answer["kinds"], self._most, self._seed)
+            self._mutants, self.cases = answer["mutants"], answer["cases"]
+            self.made = len(self._mutants)
+            self.numbers = sampled([one["kind"] for one in self._mutants], self._most, self._seed)
 
     def chunks(self) -> list[list[int]]:
         """Return the numbers of the mutants that are to be judged, a call each."""
@@ -111,9 +117,10 @@ class _Work:
             if len(numbers) == 1:
                 return [self._deadly(numbers[0])]
             return [one for number in numbers for one in self.judge([number])]
+        except RemoteError as error:
+            self.error, self.failed = said(error), self.failed + len(numbers)
+            return []
         return [Tried.model_validate(one) for one in answer]
 
     def _deadly(self, number: int) -> Tried:
-        mutant = mutants(self.subject.source)[number]
-        told = {name: getattr(mutant, name) for name in ("kind", "line", "column", "old", "new")}
-        return Tried(subject=self.subject.name, **told, told=True, broken="renders")
+        return Tried(subject=self.subject.name, **self._mutants[number], told=True, broken="renders")

@@ -21,14 +21,16 @@ from harness.fuzz.measures import Covered, Unreached
 from harness.fuzz.template.golden_cases import GoldenCase
 from harness.fuzz.template.properties import PROPERTIES
 from harness.fuzz.template.trial import Subject
+from harness.parts import STUCK
 from harness.process.worker import RemoteError, Worker, WorkerDiedError
 from harness.values import Json, Value
 
 MEMORY: Final = 2 << 30
+_SHOWN: Final = 200
 _SEARCH: Final = 300.0
 """Seconds that the search on one template may take where nobody set a time: slow engines, and many causes to shrink."""
-_SECONDS: Final = 120.0
-"""The time that one template may take in a sweep. It is only reached where a render cannot be interrupted."""
+SECONDS: Final = 120.0
+"""The time that one template may take in a sweep: far more than any published one does."""
 
 
 class Statistics(Value):
@@ -42,6 +44,7 @@ class Statistics(Value):
         engines: The engines' versions, by name.
         ended: Whether the time was over before the examples were.
         coverage: What of the templates was reached, one a template, where it was counted.
+        unjudged: Why a template could not be judged, by its name.
     """
 
     subjects: int = 0
@@ -51,6 +54,7 @@ class Statistics(Value):
     engines: dict[str, str] = Field(default_factory=dict)
     ended: bool = False
     coverage: tuple[Covered, ...] = ()
+    unjudged: dict[str, str] = Field(default_factory=dict)
 
     @property
     def checks(self) -> int:
@@ -175,8 +179,9 @@ class Children:
         seconds = self._share()
         if seconds is not None and seconds <= 0:
             return [], Statistics(ended=True)
-        found, statistics, reached = self._asked(subject, "sweep", counts=self._plan.counts)
-        if self._plan.examples:
+        found, statistics, reached = self._asked(subject, "sweep", seconds=SECONDS, counts=self._plan.counts)
+        died = any(one.example is None for one in found)
+        if self._plan.examples and not statistics.unjudged and not died:
             more, other, further = self._asked(
                 subject,
                 "explore",
@@ -207,7 +212,7 @@ class Children:
         given = [case.model_dump(mode="json") for case in cases]
         try:
             answer = self.call("cover", subject=subject.model_dump(mode="json"), cases=given)
-        except WorkerDiedError:
+        except (WorkerDiedError, RemoteError):
             return ()
         if answer["points"] is None:
             return ()
@@ -245,10 +250,14 @@ class Children:
             self._workers.put(worker)
 
     def _asked(self, subject: Subject, method: str, **arguments: Any) -> tuple[list[Finding], Statistics, set[int]]:
+        if subject.unread:
+            return [], Statistics(unjudged={subject.name: subject.unread}), set()
         try:
             answer = self.call(method, subject=subject.model_dump(mode="json"), **arguments)
         except WorkerDiedError as death:
             return self._deadly(subject, method, arguments, death), Statistics(), set()
+        except RemoteError as error:
+            return [], Statistics(unjudged={subject.name: said(error)}), set()
         return *_read(subject, answer), set(answer["reached"])
 
     def _deadly(self, subject: Subject, method: str, arguments: Json, death: WorkerDiedError) -> list[Finding]:
@@ -260,6 +269,9 @@ class Children:
                     found += _read(subject, alone.call(method, subject=subject.model_dump(mode="json"), **arguments))[0]
                 except WorkerDiedError as own:
                     found.append(_died(subject, name, own))
+                except RemoteError:
+                    # With the others it ended the process, which is what is told.
+                    continue
         return found or [_died(subject, "all engines together", death)]
 
     def _worker(self, engines: Mapping[str, str]) -> Worker:
@@ -269,7 +281,7 @@ class Children:
             "conversations": self._conversations,
             "tokenizer": self._plan.tokenizer,
         }
-        seconds = _SECONDS + (_SEARCH if self._plan.seconds is None else self._plan.seconds)
+        seconds = SECONDS + (_SEARCH if self._plan.seconds is None else self._plan.seconds)
         return Worker("harness.fuzz.template.child:Bench", init, seconds=seconds, memory=MEMORY, patience=2)
 
 
@@ -286,6 +298,12 @@ def _identity(worker: Worker) -> dict[str, str]:
             raise UserError(error.message) from None
         raise
     return found
+
+
+def said(error: RemoteError) -> str:
+    """Return what kept a template from being judged, in a line."""
+    message = " ".join(error.message.encode("utf-8", "backslashreplace").decode("utf-8").split())
+    return f"{error.error}: {message[:_SHOWN]}" if message else error.error
 
 
 def _read(subject: Subject, answer: Json) -> tuple[list[Finding], Statistics]:
@@ -306,11 +324,13 @@ def _read(subject: Subject, answer: Json) -> tuple[list[Finding], Statistics]:
 
 def _died(subject: Subject, engine: str, death: WorkerDiedError) -> Finding:
     failure = death.failure
-    said = f"the process that renders it {failure.describe()}"
+    stuck = failure.signal == STUCK
+    told = "did not end, and could not be interrupted" if stuck else failure.describe()
+    said = f"the process that renders it {told}"
     broken = Broken(
         name="renders",
         path=engine,
-        cause=f"ends the process: {failure.reason}",
+        cause=f"ends the process: {'hang' if stuck else failure.reason}",
         message=said,
         shown=(Output(by=engine, error=said),),
     )
@@ -323,7 +343,12 @@ def _died(subject: Subject, engine: str, death: WorkerDiedError) -> Finding:
 def _added(one: Statistics, other: Statistics) -> Statistics:
     counted = {name: getattr(one, name) + getattr(other, name) for name in ("subjects", "inputs", "renders")}
     held = dict(Counter(one.held) + Counter(other.held))
-    joined = {"held": held, "ended": one.ended or other.ended, "coverage": one.coverage + other.coverage}
+    joined = {
+        "held": held,
+        "ended": one.ended or other.ended,
+        "coverage": one.coverage + other.coverage,
+        "unjudged": one.unjudged | other.unjudged,
+    }
     return one.model_copy(update={**counted, **joined})
 
 

@@ -61,7 +61,13 @@ def subjects(project: Project, name: str) -> list[Subject]:
 
 def _of_folder(folder: Path) -> Iterator[Subject]:
     for path in sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()):
-        yield Subject(name=str(path.relative_to(folder)), source=_read(path), variables=dict(NEUTRAL))
+        # One of many that cannot be read does not keep the others from being tried.
+        try:
+            source, unread = _read(path), ""
+        except UserError as error:
+            source, unread = "", error.message
+        name = str(path.relative_to(folder)).encode("utf-8", "backslashreplace").decode("utf-8")
+        yield Subject(name=name, source=source, variables=dict(NEUTRAL), unread=unread)
 
 
 def _of_file(path: Path) -> Iterator[Subject]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
 from pydantic import Field
 
+from harness.errors import UserError
 from harness.fuzz.finding import Output
 from harness.fuzz.template.marks import Mark, marked, marked_calls
 from harness.fuzz.template.openai_form import in_openai_form
@@ -21,6 +23,11 @@ SECONDS: Final = 2.0
 
 _PATIENCE: Final = 5
 """How often a template may be stopped at its limits before it is taken to be so always."""
+_LONGEST: Final = 1 << 18
+"""Characters of a text. Made-up conversations have some thousands."""
+_SHOWN: Final = 1 << 16
+"""Characters of a text that a finding shows."""
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Subject(Value):
@@ -33,6 +40,7 @@ class Subject(Value):
         control: The texts of its control tokens, where known.
         shown: The texts of its user-defined tokens, where known.
         file: The GGUF that it is in, whose tokenizer then reads the prompts.
+        unread: Why there is no source: one of many templates could not be read.
     """
 
     name: str
@@ -41,6 +49,17 @@ class Subject(Value):
     control: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     file: str | None = None
+    unread: str = ""
+
+    def read(self) -> Subject:
+        """Return itself.
+
+        Raises:
+            UserError: it could not be read.
+        """
+        if self.unread:
+            raise UserError(self.unread)
+        return self
 
 
 class Conversation:
@@ -128,6 +147,8 @@ class Side:
                 self.compiled = engine.compile(source)
         except PartError as error:
             self.compiled = error
+        except Exception as error:  # noqa: BLE001 - an engine from outside may raise anything
+            self.compiled = _raised(error)
 
 
 class Trial:
@@ -192,14 +213,33 @@ def rendered(side: Side, asked: Rendering) -> str | PartError:
         return side.compiled
     try:
         with limited(SECONDS):
-            return side.compiled.render(asked)
+            return _text(side.compiled.render(asked.own()))
     except PartError as error:
         side.stopped += error.kind == "limit"
         if side.stopped >= _PATIENCE:
             side.compiled = error
         return error
     except Exception as error:  # noqa: BLE001 - an engine from outside may raise anything
-        return PartError("error", str(error), type(error).__name__)
+        return _raised(error)
+
+
+def _text(seen: Any) -> str:
+    """Return what an engine gave.
+
+    Raises:
+        PartError: it is no text, none that can be encoded, or far longer than what it was asked.
+    """
+    if not isinstance(seen, str):
+        raise PartError("error", f"it gives no text, but {type(seen).__name__}", "TypeError")
+    if len(seen) > _LONGEST:
+        raise PartError("limit", f"its text has more than {_LONGEST:,} characters", "TooLong")
+    if _SURROGATE.search(seen):
+        raise PartError("error", "the text that it gives holds a lone surrogate", "UnicodeEncodeError")
+    return str(seen)
+
+
+def _raised(error: Exception) -> PartError:
+    return PartError("error", _encodable(str(error)[:_SHOWN]), type(error).__name__)
 
 
 def output(by: str, seen: str | PartError) -> Output:
@@ -208,11 +248,11 @@ def output(by: str, seen: str | PartError) -> Output:
         said = f"{seen.name}: {seen.message}" if seen.name else seen.message
         where = f" (line {seen.line})" if seen.line else ""
         return Output(by=by, error=_encodable(f"{seen.kind}: {said}{where}"))
-    return Output(by=by, text=_encodable(seen))
+    return Output(by=by, text=seen if len(seen) <= _SHOWN else f"{seen[:_SHOWN]}… ({len(seen):,} characters)")
 
 
 def _encodable(text: str) -> str:
-    """Return text that a file can hold: a template may print lone surrogates."""
+    """Return text that a file can hold: an error may speak of lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

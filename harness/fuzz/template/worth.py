@@ -16,8 +16,8 @@ from harness.fuzz.template._property import Property
 from harness.fuzz.template.golden_cases import GoldenCase
 from harness.fuzz.template.mutation import KINDS, Mutant, mutants
 from harness.fuzz.template.properties import judge, properties_named
-from harness.fuzz.template.trial import SECONDS, Conversation, Side, Subject, Trial
-from harness.parts import PartError, TemplateEngine, limited
+from harness.fuzz.template.trial import Conversation, Side, Subject, Trial, rendered
+from harness.parts import PartError, TemplateEngine
 
 AGREE = "engines-agree"
 
@@ -123,13 +123,8 @@ def _text(seen: str | PartError) -> str:
 
 def _prompt(side: Side, subject: Subject, case: GoldenCase) -> str | None:
     """Return what a golden case gives; None where it ends."""
-    if isinstance(side.compiled, PartError):
-        return None
-    try:
-        with limited(SECONDS):
-            return side.compiled.render(case.asked(subject.variables))
-    except PartError:
-        return None
+    seen = rendered(side, case.asked(subject.variables))
+    return None if isinstance(seen, PartError) else seen
 
 
 def sampled(kinds: Sequence[str], most: int | None, seed: int) -> list[int]:
