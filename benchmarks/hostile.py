@@ -1,8 +1,7 @@
-"""Templates and servers that mean harm, many of each: no traceback, bounded memory and time, no process left behind.
+"""Templates that mean harm, many of them: no traceback, bounded memory and time, no process left behind.
 
-`python -m benchmarks.hostile [templates|answers ...] [--count N] [--seed N] [--engine NAME ...]`; both if none is
-named. What is tried is made by `benchmarks.hostile_templates` and `benchmarks.broken_answers`. A template is rendered
-in the engines named by `--engine`; innocent ones stand between them, and must all be judged alike.
+`python -m benchmarks.hostile [--count N] [--seed N] [--engine NAME ...]`. A template is rendered in the engines named by
+`--engine`; innocent ones stand between them, and must all be judged alike.
 """
 
 from __future__ import annotations
@@ -119,15 +118,13 @@ def templates(count: int, seed: int, engines: list[str]) -> None:
 
 
 def main() -> None:
-    """Try what is asked for, and print what came of it."""
+    """Try them, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["templates", "answers"])
-    parser.add_argument("--count", type=int)
+    parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", action="append")
     asked = parser.parse_args()
-    if "templates" in asked.what:
-        templates(asked.count or 2000, asked.seed, asked.engine or ["transformers-template", "minijinja"])
+    templates(asked.count, asked.seed, asked.engine or ["transformers-template", "minijinja"])
 
 
 if __name__ == "__main__":

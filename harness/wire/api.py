@@ -11,6 +11,7 @@ from harness.errors import MissingPackageError, UserError
 from harness.stage import StageFailedError, StageRefusedError
 from harness.values import Failure, Json, Refusal
 from harness.wire.limits import Deadline, failure_of, parts_of
+from harness.wire.untrusted import check_texts, key_pattern, parsed
 
 try:
     import httpx
@@ -126,14 +127,15 @@ def check_status(response: httpx.Response, url: str, key_variable: str | None) -
 def without_key(data: bytes, key_variable: str | None) -> bytes:
     """Return what a server said without the API key, which some repeat in their errors."""
     key = os.environ.get(key_variable, "") if key_variable else ""
-    return data.replace(key.encode(), b"***") if key else data
+    return key_pattern(key).sub(b"***", data) if key else data
 
 
 def refusal(status: int, data: bytes) -> Refusal:
     """Return what a server says with an HTTP status that is no success."""
     try:
-        said = json.loads(data)
-    except ValueError:
+        said = parsed(data)
+        check_texts(said, data)
+    except (ValueError, RecursionError):
         said = None
     error = said.get("error", said) if isinstance(said, dict) else said
     message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
@@ -180,10 +182,16 @@ def decoded(data: bytes, what: str) -> Any:
         StageFailedError: it is none.
     """
     try:
-        return json.loads(data.decode("utf-8"))
+        value = parsed(data)
+        check_texts(value, data)
+        return value
     except UnicodeDecodeError as error:
         raise _failed("broken", f"{what} is not UTF-8 at byte {error.start}") from error
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
+        raise _failed("broken", f"{what} is not JSON: {_shown(data)}") from error
+    except ValueError as error:
+        raise _failed("broken", f"{what} cannot be read: {error}") from error
+    except RecursionError as error:
         raise _failed("broken", f"{what} is not JSON: {_shown(data)}") from error
 
 

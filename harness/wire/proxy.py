@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from harness.stage import StageFailedError, StageRefusedError
 from harness.values import Failure, Json
 from harness.wire.api import check_status, connection, decoded, events, without_key
 from harness.wire.limits import Deadline, failure_of, parts_of
+from harness.wire.untrusted import parsed
 
 try:
     import httpx
@@ -96,6 +98,8 @@ class RecordingProxy:
     """
 
     def __init__(self, upstream: str | None, *, key_variable: str | None = None, seconds: float = 120.0) -> None:
+        # Only who was told it can ask, and so spend the user's key: the address is on loopback, but for every process.
+        self.root = f"/{secrets.token_hex(16)}/v1"
         self.upstream = upstream
         self.key_variable = key_variable
         self.exchanges: list[Exchange] = []
@@ -125,7 +129,21 @@ class RecordingProxy:
     @property
     def url(self) -> str:
         """Where clients find it; it ends in `/v1`."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"http://{self.host}{self.root}"
+
+    @property
+    def host(self) -> str:
+        """The host and the port, as its client names them."""
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+
+def _object(data: bytes) -> Json | None:
+    """Return the object that an answer is, whatever its texts hold; None where it is none."""
+    try:
+        found = parsed(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _without(answer: Json, names: frozenset[str]) -> bytes:
@@ -161,6 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         proxy = self.server.proxy
+        if not self._is_own():
+            return
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if not self.path.endswith(_CHAT):
             self._pass_on(proxy, None, sent)
@@ -173,7 +193,26 @@ class _Handler(BaseHTTPRequestHandler):
             self._pass_on(proxy, exchange, json.dumps({**exchange.body, **proxy.additions}).encode("ascii"))
 
     def do_GET(self) -> None:
-        self._pass_on(self.server.proxy, None, None)
+        if self._is_own():
+            self._pass_on(self.server.proxy, None, None)
+
+    def _is_own(self) -> bool:
+        """Tell whether the proxy's own client asks, by a path that means what it says; else refuse."""
+        proxy = self.server.proxy
+        path = self.path.partition("?")[0]
+        plain = not any(odd in path for odd in ("%", "\\", "//", "/."))
+        if self.headers.get("Host") != proxy.host or "Origin" in self.headers or not plain:
+            self._refuse(403)
+        elif not path.startswith(f"{proxy.root}/"):
+            self._refuse(404)
+        else:
+            return True
+        return False
+
+    def _refuse(self, status: int) -> None:
+        # What it sent is not read.
+        self.close_connection = True
+        self.send_error(status)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Nothing is logged: a header may hold a key."""
@@ -186,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         if proxy.key_variable:
             headers["Authorization"] = f"Bearer {os.environ[proxy.key_variable]}"
         exchange = exchange or Exchange({})
-        target = proxy.upstream + self.path.removeprefix("/v1")
+        target = proxy.upstream + self.path.removeprefix(proxy.root)
         more: dict[str, Any] = {"timeout": httpx.Timeout(proxy.seconds, connect=5.0)}
         with Deadline(proxy.seconds) as deadline:
             try:
@@ -215,14 +254,21 @@ class _Handler(BaseHTTPRequestHandler):
             exchange.data += said
             yield said
         elif self.server.proxy.added and not exchange.body.get("stream"):
-            exchange.data += b"".join(parts_of(answer))
-            shown = exchange.answer()
+            exchange.data += without_key(b"".join(parts_of(answer)), variable)
+            shown = _object(bytes(exchange.data))
             names = self.server.proxy.added - exchange.body.keys()
             yield _without(shown, names) if isinstance(shown, dict) else bytes(exchange.data)
         else:
+            # Whole lines, so that a key that comes in two pieces is seen.
+            rest = b""
             for part in parts_of(answer):
-                exchange.data += part
-                yield part
+                whole, end, rest = (rest + part).rpartition(b"\n") if variable else (part, b"", b"")
+                said = without_key(whole + end, variable)
+                exchange.data += said
+                yield said
+            rest = without_key(rest, variable)
+            exchange.data += rest
+            yield rest
         if deadline.passed:
             raise StageFailedError(deadline.failure)
 

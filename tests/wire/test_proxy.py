@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 from collections.abc import Iterator
@@ -164,3 +165,52 @@ def test_a_connection_that_the_server_closes_is_not_used_again(proxy):
         proxy.upstream = fake.url
         for _ in range(20):
             assert ask(proxy, stream=True).content == STREAM
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/models", {}, 404),
+        ("/wrong/v1/models", {}, 404),
+        ("{root}/../v1/models", {}, 403),
+        ("{root}//models", {}, 403),
+        ("{root}/%2e%2e/models", {}, 403),
+        ("{root}/models", {"Host": "evil.example:80"}, 403),
+        ("{root}/models", {"Origin": "http://evil.example"}, 403),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_only_its_own_client_is_passed_on(proxy, path, headers, status, method):
+    with serving(healthy) as fake:
+        proxy.upstream = fake.url
+        host, port = proxy.host.split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        connection.putrequest(method, path.format(root=proxy.root), skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        assert connection.getresponse().status == status
+        connection.close()
+        assert fake.asked == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_key_that_an_answer_repeats_is_neither_kept_nor_passed_on(proxy, monkeypatch, stream):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    written = "".join(f"\\u{ord(one):04x}" for one in KEY)
+    data = STREAM.replace(b"Hi", f"{KEY} {written}".encode())
+
+    def answer(handler, asked):
+        handler.begin()
+        # In two pieces.
+        at = data.index(KEY.encode()) + 9
+        for part in (data[:at], data[at:]):
+            handler.wfile.write(part)
+            handler.wfile.flush()
+            time.sleep(0.1)
+
+    with serving(answer) as fake:
+        proxy.upstream, proxy.key_variable = fake.url, "TEST_KEY"
+        answered = ask(proxy, stream=stream).content
+    for kept in (answered, bytes(proxy.exchanges[0].data)):
+        assert kept == STREAM.replace(b"Hi", b"*** ***")

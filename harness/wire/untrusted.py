@@ -1,0 +1,77 @@
+"""JSON from whoever it may be: what it would build is bounded before anything is built."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+MOST_VALUES = 4 << 20
+"""Values of an answer. With the whole vocabulary's numbers at a position there are about a million."""
+DEEPEST = 200
+"""Levels of an answer. What the harness writes and reads again must stay below Python's and pydantic's limits."""
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_NOT_STRUCTURE = bytes(one for one in range(256) if one not in b"[]{},")
+_MAY_BE_LONE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parsed(data: bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+        ValueError: it is no JSON, nests too deep, or holds too many values; the message says which.
+        RecursionError: as Python's parser has it.
+    """
+    if sum(data.count(one) for one in (b"[", b"{", b",")) > DEEPEST:
+        _check(data)
+    return json.loads(data.decode("utf-8"))
+
+
+def check_texts(value: Any, data: bytes) -> None:
+    """Raise where a value that was read from `data` holds a text that no file can hold.
+
+    Raises:
+        ValueError: a text has a lone surrogate.
+    """
+    if not _MAY_BE_LONE.search(data):
+        return
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if _SURROGATE.search(one):
+                raise ValueError("it holds a lone surrogate")
+        elif isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+
+
+def _check(data: bytes) -> None:
+    structure = _STRING.sub(b"", data).translate(None, _NOT_STRUCTURE)
+    if len(structure) > 2 * MOST_VALUES:
+        raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+    depth = 0
+    for one in structure:
+        depth += (one in b"[{") - (one in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it nests more than {DEEPEST} levels deep")
+
+
+def key_pattern(key: str) -> re.Pattern[bytes]:
+    """Return what finds a key in bytes: as it is, with characters escaped as JSON or an address does, or in base64."""
+    characters = [
+        rb"(?:%s|\\u%s|%%%s)" % (re.escape(one.encode()), _any_case(f"{ord(one):04x}"), _any_case(f"{ord(one):02x}"))
+        for one in key
+    ]
+    coded = [
+        re.escape(base64.b64encode(text.encode()).rstrip(b"="))[:-1] for text in (key, f"Bearer {key}") if len(key) > 3
+    ]
+    return re.compile(b"|".join([b"".join(characters), *(rb"%s[\w+/]?=*" % one for one in coded)]))
+
+
+def _any_case(digits: str) -> bytes:
+    return b"".join(b"[%c%c]" % (ord(one), ord(one.upper())) if one.isalpha() else one.encode() for one in digits)
