@@ -1,7 +1,7 @@
 """Templates that mean harm, many of them: no traceback, bounded memory and time, no process left behind.
 
-`python -m benchmarks.hostile [--count N] [--seed N] [--engine NAME ...]`. A template is rendered in the engines named by
-`--engine`; innocent ones stand between them, and must all be judged alike.
+`python -m benchmarks.hostile [--count N] [--seed N] [--engine NAME ...]`. A template is rendered in the engines that
+`--engine` names; innocent ones stand between them, and must all be judged alike.
 """
 
 from __future__ import annotations
