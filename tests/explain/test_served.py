@@ -19,7 +19,8 @@ from harness.explain.artifact import Inspector, reopening
 from harness.explain.hints import with_hints
 from harness.explain.served import given_file, other_files, served_file
 from harness.models.gguf import sha256_of
-from harness.project.golden import Provenance, write_provenance
+from harness.project.golden import PROVENANCE, Provenance
+from harness.project.golden_writing import provenance_bytes
 from harness.project.project import Project
 from harness.project.stack import load_stack
 from harness.stage import Stage, StageFailedError
@@ -53,7 +54,9 @@ def place(tmp_path):
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "models.toml").write_text(f'[tiny]\npath = "../golden.gguf"\nsha256 = "{digest}"\n')
     made = Project(tmp_path)
-    write_provenance(made, "tiny", Provenance(format=1, model_sha256=digest, references={}))
+    (made.golden / "tiny").mkdir(parents=True)
+    provenance = Provenance(format=1, model_sha256=digest, references={})
+    (made.golden / "tiny" / PROVENANCE).write_bytes(provenance_bytes(provenance))
     return made
 
 
