@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
 
 import pytest
 
@@ -54,6 +55,28 @@ def capped(engine):
     engine.llm.create_completion = limited
 
 
+def character_repeated(answer, seen):
+    """Send the character before a streamed piece again where the piece begins with a combining one."""
+    if isinstance(answer, list):
+        last = ""
+        for chunk in answer:
+            delta = chunk["choices"][0]["delta"]
+            text = delta.get("content") or ""
+            if last and text and unicodedata.category(text[0]) == "Mn":
+                delta["content"] = last + text
+            last = text[-1:] or last
+    return answer
+
+
+def open_tag_lost(answer, seen):
+    """Lose an answer that ends with a tag which opens reasoning."""
+    if isinstance(answer, dict):
+        message = answer["choices"][0]["message"]
+        if (message["content"] or "").endswith("<think>"):
+            message["content"] = ""
+    return answer
+
+
 def judged(project, stack, model, case, hook, place, stage, **more):
     """Return a stage's comparison on golden input, in a stack with the defect."""
     defect = Defect(
@@ -71,7 +94,7 @@ def judged(project, stack, model, case, hook, place, stage, **more):
         open_session(project, hurt.stack, model, (case,), hurt.wrap, hurt.prepare, around=hurt.model) as session,
     ):
         golden = session.goldens[case]
-        return session.judge.isolated(stage, golden, session.trace(case, (Run.ISOLATED,), (stage,)))
+        return session.judge.isolated(stage, golden, session.trace(case, (Run.ISOLATED, Run.ISOLATED_STREAM), (stage,)))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +115,12 @@ def test_a_hidden_limit_shows_where_none_is_asked_for(project, real_stack):
     part = {"component": "llama-cpp-python"}
     found = judged(project, real_stack, SMOLLM, "answer-without-limit", "capped", Place.PART, Stage.INFERENCE, **part)
     assert found.difference.summary == "generation ended by length after 128 ids, not by end_token after 157"
+
+
+@pytest.mark.parametrize("hook", ["character_repeated", "open_tag_lost"])
+def test_a_defect_of_an_answer_s_text_shows(project, real_stack, hook):
+    found = judged(project, real_stack, SMOLLM, "answer-combining", hook, Place.ANSWER, Stage.POSTPROCESS)
+    assert found.outcome is Outcome.DIVERGED
 
 
 def texts(change):
