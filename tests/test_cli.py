@@ -86,6 +86,17 @@ def test_json_is_one_object_and_nothing_else(engine):
     )
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here: a full disk is not tried")
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_full_disk_behind_standard_output_is_one_line_and_status_2(form):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "harness", "stacks", "--format", form]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "cannot be written: No space left on device; make room" in done.stderr
+
+
 def test_unobserved_is_loud_and_strict_makes_it_status_3(engine):
     done = run(
         "check", "llama-cpp-python", "--case", "prefilled", "--case", "no-system", "--model", "smollm2-135m-instruct"

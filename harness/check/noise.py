@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -75,7 +75,7 @@ class EngineNoise(BaseModel):
     unmeasured: dict[str, str] = Field(default_factory=dict)
 
 
-class Noise(RootModel[dict[str, EngineNoise]]):
+class Noise(RootModel[Annotated[dict[str, EngineNoise], Field(min_length=1)]]):
     """The noise floor of one model, as it was measured, by component."""
 
     model_config = ConfigDict(frozen=True)

@@ -7,6 +7,7 @@ Exit status 0: clean; 1: something convicted; 2: wrong call or file; 3: unjudged
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,11 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                # A disk may be full behind it, which is else seen when nobody can say so any more.
+                sys.stdout.flush()
         except UserError as error:
             print(f"harness: {error}", file=sys.stderr)
             raise typer.Exit(WRONG) from None
@@ -47,7 +52,22 @@ class _Commands(TyperGroup):
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 # Whoever read has gone.
                 raise
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                where = error.filename or "standard output, or the folder of temporary files,"
+                print(f"harness: {where} cannot be written: {error.strerror}; make room", file=sys.stderr)
+                _drop_output()
+                raise typer.Exit(WRONG) from None
             raise typer.Exit(_ended(error)) from None
+
+
+def _drop_output() -> None:
+    """Let what standard output still holds go nowhere, or the interpreter's end would try to write it again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _ended(error: Exception) -> int:

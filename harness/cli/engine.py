@@ -110,7 +110,6 @@ def inject(
     pairs = None if other is None or faults_of is None else paired(campaign.results(faults_of, other), found)
     outputs.write(summary)
     if plots is not None and to_pngs is not None:
-        plots.mkdir(parents=True, exist_ok=True)
         for name, data in to_pngs(summary).items():
             write_file(plots / name, data)
     if form is Format.JSON:

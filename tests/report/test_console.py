@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.check.compare.outcome import Hunk, Outcome
 from harness.check.verdict import Finding, StageVerdict, Verdict
-from harness.report.console import finding_text, print_verdicts, render_observation, render_verdict
+from harness.report.console import finding_text, print_recording, print_verdicts, render_observation, render_verdict
 from harness.stage import Stage
 from harness.values import (
     Failure,
@@ -336,3 +336,42 @@ def test_text_of_a_model_in_an_observation_is_shown_literally():
         "not reached",
         '{"content":"[/]<U+202E>"}',
     ]
+
+
+class Noted:
+    """What recording found of a case."""
+
+    def __init__(self, change, written=False):
+        self.case, self.change, self.what, self.written = "c", change, (), written
+
+
+@pytest.mark.parametrize(
+    ("found", "follows", "said"),
+    [
+        (
+            [],
+            "harness check s --model m",
+            "m: nothing to record: no case is asked of it; add a file to golden/cases, or name cases in models.toml",
+        ),
+        ([Noted("unchanged")], "", "m: 1 unchanged, nothing to record"),
+        (
+            [Noted("unchanged")] * 2,
+            "harness check s --model m",
+            "m: 2 unchanged, nothing to record; next: harness check s --model m",
+        ),
+        (
+            [Noted("new", written=True)],
+            "harness record m --noise s",
+            "new       c, written\nm: 1 new; next: harness record m --noise s",
+        ),
+        (
+            [Noted("new")],
+            "",
+            "new       c\nm: 1 new\nnothing of it is written; to write it: harness record m --approve new",
+        ),
+    ],
+)
+def test_a_recording_says_what_was_to_do_and_what_comes_next(found, follows, said):
+    console = Console(width=200, file=StringIO(), color_system=None, highlight=False)
+    print_recording(console, "m", found, follows)
+    assert console.file.getvalue() == said + "\n"
