@@ -125,3 +125,24 @@ class Served:
                 found.append(is_the_parts(error))
         noted()
         return found
+
+
+def broken_renderer(**init: object) -> object:
+    """The reference's renderer with an error of ours between two renders of the template."""
+    from harness.reference.template import Renderer
+
+    class Broken(Renderer):
+        def _literals(self, *_: object) -> list[tuple[int, int]]:
+            return {}["planted"]
+
+    return Broken(**init)
+
+
+def changed_renderer(**init: object) -> object:
+    """The reference's renderer on a transformers that has changed inside."""
+    from transformers.utils import chat_template_utils
+
+    from harness.reference.template import Renderer
+
+    del chat_template_utils._CONTROL_TOKEN_START
+    return Renderer(**init)
