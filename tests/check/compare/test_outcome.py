@@ -137,3 +137,16 @@ def test_measured_numbers_are_kept():
         outcome=Outcome.EQUIVALENT, rule="within", policy="rule", measured={"kl": 0.5}
     )
     assert diverged(Difference(summary="x", causes=("c",)), kl=2.0).measured == {"kl": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("CUDA error: Out Of Memory", "environment"),
+        ("no kernel image is available", "environment"),
+        ("assert", "engine"),
+    ],
+)
+def test_what_a_part_says_last_tells_a_machine_that_is_not_what_it_needs(line, kind):
+    died = Failure(reason="crash", signal="SIGABRT", log=("loading", line))
+    assert compare_endings(VALUE, died).difference.kind == kind
