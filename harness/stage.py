@@ -43,7 +43,7 @@ class StageRefusedError(Exception):
     """The real part refused its input and said why: an ordinary error of its own."""
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"{refusal.error}: {refusal.message}")
+        super().__init__(f"{refusal.error}: {refusal.line}")
         self.refusal = refusal
 
 

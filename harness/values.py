@@ -343,12 +343,16 @@ _CONTEXT_WORDS = (("exceed", "context"), ("maximum context length",), ("sequence
 """What stands in a refusal of a prompt that does not fit: of llama.cpp, of OpenAI and who quotes it, of mistral.rs."""
 
 
+_TRACEBACK = ("While executing ", "Traceback (most recent call last)")
+"""How llama.cpp's template engine and Python begin to say where an error was, before they say which."""
+
+
 class Refusal(Value):
     """A part refused its input and said why.
 
     Attributes:
         error: The name of the error.
-        message: Its first line.
+        message: Its whole text.
         context: The prompt is longer than the context.
         policies: In a golden of the template stage, the text that a declared policy would give instead, by the
             policy's name.
@@ -363,9 +367,16 @@ class Refusal(Value):
     @classmethod
     def of(cls, error: str, message: str) -> Self:
         """Return the refusal that an error with this name and text is."""
-        first = message.strip().splitlines()[0] if message.strip() else ""
-        too_long = any(all(word in first.lower() for word in words) for words in _CONTEXT_WORDS)
-        return cls(error=error, message=first, context=too_long)
+        said = [line.lower() for line in message.splitlines()]
+        too_long = any(all(word in line for word in words) for words in _CONTEXT_WORDS for line in said)
+        return cls(error=error, message=message.strip(), context=too_long)
+
+    @property
+    def line(self) -> str:
+        """The line of the message that holds the reason: the first, or the last where a traceback comes before it."""
+        lines = [line.strip() for line in self.message.splitlines() if line.strip()]
+        traced = any(line.startswith(_TRACEBACK) for line in lines)
+        return (lines[-1] if traced else lines[0]) if lines else ""
 
 
 class Failure(Value):

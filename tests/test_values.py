@@ -314,3 +314,22 @@ def test_dates_at_both_ends_and_side_by_side():
     made = Prompt(text="20260102", dates=((0, 4, "%Y"), (4, 6, "%m"), (6, 8, "%d")))
     assert made.at(LATER) == "20271130"
     assert Prompt(text="a2026", dates=((1, 5, "%A of %Y"),)).at(LATER) == "aTuesday of 2027"
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("", ""),
+        ("  one line \n", "one line"),
+        ("the reason\nwhere to read more", "the reason"),
+        (
+            "While executing CallExpression at line 3:\n...x\n   ^\nError: Jinja: why",
+            "Error: Jinja: why",
+        ),
+        ("Traceback (most recent call last):\n  File x\nValueError: why\n", "ValueError: why"),
+    ],
+)
+def test_of_a_refusal_the_line_with_the_reason_is_shown_and_all_is_kept(message, line):
+    found = Refusal.of("E", message)
+    assert (found.line, found.message) == (line, message.strip())
+    assert Refusal.of("E", f"see below\nthe request exceeds the context\n{message}").context

@@ -78,4 +78,4 @@ def _told(error: RemoteError) -> Exception:
 
 def _start_of(error: RemoteError) -> Failure:
     said = Refusal.of(error.error, error.message)
-    return Failure(reason="start", message=f"{said.error}: {said.message}", log=error.log)
+    return Failure(reason="start", message=f"{said.error}: {said.line}", log=error.log)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import os
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.errors import MissingPackageError, UserError
 from harness.stage import StageFailedError, StageRefusedError
 from harness.values import Failure, Json, Refusal
-from harness.wire.limits import Deadline, failure_of, parts_of
+from harness.wire.limits import Deadline, failure_of, parts_of, said
 from harness.wire.untrusted import check_texts, key_pattern, parsed
 
 try:
@@ -44,7 +48,7 @@ class Api:
             if not os.environ.get(key_variable):
                 raise UserError(f"the environment variable {key_variable} is to hold the API key and is not set")
             headers["Authorization"] = f"Bearer {os.environ[key_variable]}"
-        self._http = connection(seconds, headers)
+        self._http = connection(seconds, headers, url=self.url)
 
     def close(self) -> None:
         """Close what is open."""
@@ -91,18 +95,46 @@ class Api:
         return decoded(data, "the answer")
 
 
-def connection(seconds: float, headers: Mapping[str, str] | None = None) -> httpx.Client:
+def connection(seconds: float, headers: Mapping[str, str] | None = None, *, url: str = "") -> httpx.Client:
     """Return what speaks HTTP to a server under test.
 
-    No proxy of the environment comes between, and no connection is kept: a server that closes one after a stream would
-    answer the next request on it with nothing.
+    A proxy of the environment comes between where the server is on another machine; nothing else of the environment
+    does. No connection is kept: a server that closes one after a stream would answer the next request on it with
+    nothing.
+
+    Raises:
+        UserError: there is such a proxy, and it cannot be used.
     """
-    return httpx.Client(
-        headers=headers,
-        timeout=httpx.Timeout(seconds, connect=5.0),
-        limits=httpx.Limits(max_keepalive_connections=0),
-        trust_env=False,
-    )
+    proxy = _proxy_to(url)
+    try:
+        return httpx.Client(
+            headers=headers,
+            timeout=httpx.Timeout(seconds, connect=5.0),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,
+            proxy=proxy,
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        if proxy is None:
+            raise
+        raise UserError(
+            f"the proxy that the environment names for {url} cannot be used ({said(error)})",
+            "mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the server's host in NO_PROXY",
+        ) from error
+
+
+def _proxy_to(url: str) -> str | None:
+    """Return the proxy that the environment names for a server; None for one on this machine."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    if not host or host == "localhost" or host.endswith(".localhost") or urllib.request.proxy_bypass(host):
+        return None
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        if address.is_loopback or address.is_unspecified:
+            return None
+    found = urllib.request.getproxies()
+    return found.get(parts.scheme) or found.get("all")
 
 
 def check_status(response: httpx.Response, url: str, key_variable: str | None) -> None:
@@ -133,11 +165,11 @@ def without_key(data: bytes, key_variable: str | None) -> bytes:
 def refusal(status: int, data: bytes) -> Refusal:
     """Return what a server says with an HTTP status that is no success."""
     try:
-        said = parsed(data)
-        check_texts(said, data)
+        found = parsed(data)
+        check_texts(found, data)
     except (ValueError, RecursionError):
-        said = None
-    error = said.get("error", said) if isinstance(said, dict) else said
+        found = None
+    error = (found.get("error") or found) if isinstance(found, dict) else found
     message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
     return Refusal.of(f"HTTP {status}", _shown(data) if message is None else str(message))
 
@@ -150,25 +182,34 @@ def events(data: bytes) -> list[Json]:
         StageRefusedError: it holds an error instead of an answer.
     """
     chunks: list[Json] = []
-    for line in _lines(data):
-        if not line.startswith("data:"):
-            continue
-        payload = line[len("data:") :].strip()
-        if payload == "[DONE]":
+    for payload in _payloads(data):
+        if payload.strip() == "[DONE]":
             return chunks
         chunk = decoded(payload.encode("utf-8"), f"event {len(chunks)} of the stream")
         if not isinstance(chunk, dict):
             raise _failed("broken", f"event {len(chunks)} of the stream is no object")
-        if "error" in chunk:
+        if chunk.get("error") is not None:
             raise StageRefusedError(refusal(200, payload.encode("utf-8")))
         chunks.append(chunk)
     what = f"after {len(chunks)} events" if chunks else f"and no event: {_shown(data)}"
     raise _failed("broken", f"the stream ended without [DONE] {what}")
 
 
+def _payloads(data: bytes) -> Iterator[str]:
+    """Yield the data of each event; lines of data that no empty line parts belong together."""
+    lines: list[str] = []
+    for line in (*_lines(data), ""):
+        name, _, value = line.partition(":")
+        if name == "data":
+            lines.append(value.removeprefix(" "))
+        elif not line and lines:
+            yield "\n".join(lines)
+            lines = []
+
+
 def _lines(data: bytes) -> Iterator[str]:
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise _failed("broken", f"the stream is not UTF-8 at byte {error.start}") from error
     # Only these end a line of an event stream; `splitlines` would also cut at U+2028 inside a text.

@@ -107,7 +107,6 @@ class RecordingProxy:
         self.additions: Mapping[str, Any] = {}
         self.added: frozenset[str] = frozenset()
         self.seconds = seconds
-        self.http = connection(seconds)
         self._server = _Listener(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -119,7 +118,6 @@ class RecordingProxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-        self.http.close()
 
     def forget(self) -> None:
         """Forget what passed, and what was raised."""
@@ -181,7 +179,10 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         if not self._is_own():
             return
-        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        sent = self._sent()
+        if sent is None:
+            self._refuse(400)
+            return
         if not self.path.endswith(_CHAT):
             self._pass_on(proxy, None, sent)
             return
@@ -191,6 +192,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._canned(exchange)
         else:
             self._pass_on(proxy, exchange, json.dumps({**exchange.body, **proxy.additions}).encode("ascii"))
+
+    def _sent(self) -> bytes | None:
+        """Return the request's body, its length told before it or with each chunk; None where it is told wrongly."""
+        try:
+            if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            sent = bytearray()
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                sent += self.rfile.read(max(size, 0))
+                self.rfile.readline()
+        except ValueError:
+            return None
+        # Fields may follow the last chunk, and an empty line.
+        while self.rfile.readline().strip():
+            pass
+        return bytes(sent)
 
     def do_GET(self) -> None:
         if self._is_own():
@@ -230,7 +247,10 @@ class _Handler(BaseHTTPRequestHandler):
         with Deadline(proxy.seconds) as deadline:
             try:
                 more["extensions"] = deadline.extensions
-                with proxy.http.stream(self.command, target, content=content, headers=headers, **more) as answer:
+                with (
+                    connection(proxy.seconds, url=proxy.upstream) as http,
+                    http.stream(self.command, target, content=content, headers=headers, **more) as answer,
+                ):
                     exchange.status = answer.status_code
                     check_status(answer, proxy.upstream, proxy.key_variable)
                     kind = answer.headers.get("content-type")

@@ -156,3 +156,12 @@ def test_chunks_without_choices_and_with_usage(client):
     # litellm keeps it from a caller who did not ask with stream_options.
     expected = None if client.name == "litellm" else Usage(prompt_tokens=7, completion_tokens=1)
     assert found.usage == expected
+
+
+@pytest.mark.parametrize("value", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "odd"])
+def test_no_proxy_of_the_environment_comes_between(client, monkeypatch, value):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name.lower(), value)
+    with type(client)(MODEL, {}) as opened:
+        assert opened.request(CASE).messages == tuple(CASE.body["messages"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from harness.stage import StageFailedError, StageRefusedError
 from harness.wire import limits
 from harness.wire.api import Api, events, refusal
 from tests.wire import servers
-from tests.wire.servers import CASE, KEY, Answer, closed_port, event, healthy, serving
+from tests.wire.servers import CASE, KEY, Answer, closed_port, completion, event, healthy, serving
 
 CHAT = "/chat/completions"
 
@@ -139,7 +140,7 @@ def test_an_event_that_is_no_object_is_broken():
 @pytest.mark.parametrize(
     ("data", "message", "context"),
     [
-        (b'{"error": {"message": "first\\nsecond"}}', "first", False),
+        (b'{"error": {"message": "first\\nsecond"}}', "first\nsecond", False),
         (b'{"detail": "not found"}', "not found", False),
         (
             b'{"error": "request exceeds the available context size"}',
@@ -167,3 +168,61 @@ def test_a_connection_that_the_server_closes_is_not_used_again():
             assert api.post(CHAT, {}) == {}
         api.close()
     assert len(fake.asked) == 20
+
+
+def test_lines_of_data_that_no_empty_line_parts_are_one_event():
+    data = b'\xef\xbb\xbf: a comment\r\nevent: message\r\nid: 1\r\ndata: {"a":\r\ndata: 1}\r\n\r\n'
+    assert events(data + b'data:{"b": 2}\n\ndata: [DONE]\n\n') == [{"a": 1}, {"b": 2}]
+    assert events(b'data: {"a": 1}\n\ndata: [DONE]') == [{"a": 1}], "its end is not followed by a line"
+
+
+def test_an_error_that_is_null_is_none():
+    assert events(b'data: {"error": null, "a": 1}\n\ndata: [DONE]\n\n') == [{"error": None, "a": 1}]
+    assert refusal(400, b'{"error": null, "detail": "too long"}').message == "too long"
+
+
+def test_a_refusal_keeps_its_whole_text():
+    said = "\n------------\nWhile executing CallExpression at line 1\n  ^\nError: Jinja Exception: no system\n"
+    found = refusal(500, json.dumps({"error": {"message": said}}).encode())
+    assert found.message == said.strip()
+    assert found.line == "Error: Jinja Exception: no system"
+
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture
+def proxies(monkeypatch):
+    for name in (*PROXIES, "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("name", [*PROXIES, *map(str.lower, PROXIES)])
+def test_no_proxy_of_the_environment_comes_before_a_server_on_this_machine(proxies, name):
+    proxies.setenv(name, closed_port())
+    with serving(healthy) as fake:
+        api = Api(fake.url)
+        assert api.post("/chat/completions", {}) == completion()
+        api.close()
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_of_the_environment_leads_to_a_server_elsewhere(proxies, name):
+    with serving(healthy) as fake:
+        proxies.setenv(name, fake.url.removesuffix("/v1"))
+        api = Api("http://models.invalid/v1")
+        assert api.post("/chat/completions", {}) == completion()
+        api.close()
+        proxies.setenv("NO_PROXY", "models.invalid")
+        api = Api("http://models.invalid/v1")
+        with pytest.raises(StageFailedError):
+            api.post("/chat/completions", {})
+        api.close()
+
+
+def test_a_proxy_that_cannot_be_used_is_the_users_matter(proxies):
+    proxies.setenv("ALL_PROXY", "odd://127.0.0.1:1")
+    with pytest.raises(UserError, match="the proxy that the environment names"):
+        Api("http://models.invalid/v1")

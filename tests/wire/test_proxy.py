@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
 from collections.abc import Iterator
 
@@ -214,3 +215,22 @@ def test_a_key_that_an_answer_repeats_is_neither_kept_nor_passed_on(proxy, monke
         answered = ask(proxy, stream=stream).content
     for kept in (answered, bytes(proxy.exchanges[0].data)):
         assert kept == STREAM.replace(b"Hi", b"*** ***")
+
+
+def test_a_body_in_chunks_is_kept_and_passed_on(proxy):
+    parts = [json.dumps({**BODY, "stream": False}).encode()[at : at + 7] for at in range(0, 400, 7)]
+    with serving(healthy) as fake, httpx.Client(trust_env=False, timeout=30) as client:
+        proxy.upstream = fake.url
+        answer = client.post(f"{proxy.url}/chat/completions", content=iter(parts))
+        assert answer.json() == completion()
+        assert answer.request.headers["Transfer-Encoding"] == "chunked"
+        assert fake.asked[-1].body == proxy.exchanges[-1].body == {**BODY, "stream": False}
+
+
+def test_chunks_whose_length_is_none_are_refused(proxy):
+    asked = httpx.URL(proxy.url)
+    head = f"POST {asked.path}/chat/completions HTTP/1.1\r\nHost: {proxy.host}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((asked.host, asked.port), timeout=30) as raw:
+        raw.sendall(head.encode() + b"no length\r\n")
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert not proxy.exchanges

@@ -170,7 +170,7 @@ def compare_endings(golden: Any, observed: Any) -> Comparison | None:
     if isinstance(observed, Refusal):
         return _refused(golden, observed)
     if isinstance(golden, Refusal):
-        summary = f"it accepts what must be refused ({golden.error}: {golden.message})"
+        summary = f"it accepts what must be refused ({golden.error}: {golden.line})"
         return diverged(Difference(summary=summary, causes=(f"{ACCEPTS}{golden.error}",)))
     return None
 
@@ -202,11 +202,11 @@ def _kind_of(failure: Failure) -> Kind:
 
 
 def _refused(golden: Any, refusal: Refusal) -> Comparison:
-    said = f"{refusal.error}: {refusal.message}"
+    said = f"{refusal.error}: {refusal.line}"
     if not isinstance(golden, Refusal):
         difference = Difference(summary=f"it refuses its input: {said}", causes=(f"refuses\0{refusal.error}",))
         return Comparison(outcome=Outcome.FAILED, difference=difference)
-    if (golden.error, golden.message) == (refusal.error, refusal.message):
+    if (golden.error, golden.line) == (refusal.error, refusal.line):
         return EQUAL
     if golden.context and not refusal.context:
         difference = Difference(

@@ -15,6 +15,14 @@ from harness.values import Case, ModelRef, Reply, Request
 from harness.wire.chat import body_of, reply_of, request_of
 from harness.wire.proxy import RecordingProxy
 
+_NO_PROXY = {
+    **{name: "" for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (proxy, proxy.lower())},
+    "NO_PROXY": "*",
+    "no_proxy": "*",
+}
+"""A client is called through a recording proxy on this machine, which no other proxy can reach. That one takes the
+user's, where the server is elsewhere."""
+
 
 class Options(BaseModel):
     """What a stack definition may set.
@@ -44,7 +52,7 @@ class _Client:
         self._options = Options.model_validate(options)
         init = {"model": self._options.model, "arguments": self._options.arguments}
         target = f"harness.components.clients.{self._target}"
-        self._child = Child(Worker(target, init, seconds=self._options.seconds))
+        self._child = Child(Worker(target, init, seconds=self._options.seconds, environment=_NO_PROXY))
         self._alone = RecordingProxy(None)
 
     def __enter__(self) -> Self:

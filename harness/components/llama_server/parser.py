@@ -199,5 +199,5 @@ def _key_of(body: Json) -> str:
 def _error_of(error: StageRefusedError | StageFailedError) -> PartError:
     if isinstance(error, StageRefusedError):
         kind: Kind = "refused" if _NO_GRAMMAR in error.refusal.message else "error"
-        return PartError(kind, error.refusal.message, error.refusal.error)
+        return PartError(kind, error.refusal.line, error.refusal.error)
     return PartError("error", error.failure.message or error.failure.reason, error.failure.reason)

@@ -47,7 +47,7 @@ def check(server: Server) -> dict[str, str]:
         shown: Json = server.api.post("/api/show", {"model": server.name, "verbose": True})
     except StageRefusedError as refused:
         raise UserError(
-            f"Ollama at {server.root} has no model {server.name!r} ({refused.refusal.message})",
+            f"Ollama at {server.root} has no model {server.name!r} ({refused.refusal.line})",
             f"make it from the very file: a Modelfile with 'FROM <file>', then: ollama create {server.name}",
         ) from refused
     info = _objects(shown, "model_info")
