@@ -123,9 +123,9 @@ def test_a_folder_is_made_once_for_a_model_and_template(tmp_path, cache):
 @pytest.mark.parametrize(
     ("change", "said"), [({"architecture": "gemma"}, "'gemma'"), ({"pre": "unheard"}, "'unheard'")]
 )
-def test_what_is_not_known_is_refused_and_leaves_nothing(tmp_path, cache, change, said):
+def test_what_is_not_known_is_unobserved_and_leaves_nothing(tmp_path, cache, change, said):
     write_gguf(tmp_path / "m.gguf", **change)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(StageUnobservedError, match=said):
         _folder.folder_of(tmp_path / "m.gguf", "0" * 64, None)
     assert list(cache.iterdir()) == []
 
