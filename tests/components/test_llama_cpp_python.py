@@ -14,6 +14,7 @@ from harness.check.checking import open_session
 from harness.check.compare.outcome import Outcome
 from harness.check.trace import Run
 from harness.components.llama_cpp_python import LlamaCppPython
+from harness.components.llama_cpp_python._child import LlamaChild, Options
 from harness.project.stack import load_stack
 from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, CaseOptions, Generation, ModelRef, Prompt, Refusal, Reply, Request, Tokens
@@ -273,3 +274,11 @@ def test_a_wrong_rope_base_in_a_stack_s_file_is_convicted_at_inference(project, 
         found = {stage: session.judge.isolated(stage, golden, trace) for stage in stages}
     assert found[Stage.TOKENIZATION].outcome is Outcome.EQUAL
     assert (found[Stage.INFERENCE].outcome, found[Stage.INFERENCE].difference.kind) == (Outcome.DIVERGED, "engine")
+
+
+def test_a_larger_model_file_is_waited_for_longer(tmp_path):
+    file = tmp_path / "large.gguf"
+    with file.open("wb") as opened:
+        opened.truncate(4 << 30)
+    model = ModelRef(name="large", path=file, sha256="")
+    assert LlamaChild("_child:Tapped", model, Options(seconds=120))._child.worker._limit.seconds == 1920.0

@@ -173,6 +173,7 @@ class LlamaChild:
                 "watch": self._watch,
             },
             seconds=self._options.seconds,
+            file=self._model.path,
             memory=self._options.memory_bytes(),
             # An assertion's own words are the evidence; a debugger's listing of frames would push them out of the log.
             environment={"GGML_NO_BACKTRACE": "1"},

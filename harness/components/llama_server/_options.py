@@ -25,7 +25,7 @@ class Options(BaseModel):
         url: A server that runs already; it is not started, not stopped, and gets no probes.
         any_model: Of a server that runs already: it may have another model than the one given.
         api_key_variable: The environment variable that holds its API key.
-        seconds: How long one answer, or a start, may take.
+        seconds: How long one answer, or a start, may take with a file of up to 256 MB; a larger one gets more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from harness.components.llama_server._options import Options
 from harness.components.llama_server._same_model import check_model
 from harness.errors import MissingPackageError
+from harness.process.patience import Limit
 from harness.process.serving import Server
 from harness.process.worker import Worker
 from harness.stage import StageRefusedError
@@ -46,7 +47,8 @@ class Running:
         self._other: Api | None = None
         self._file = file or options.file or model.path
         if options.url is None:
-            self._own = Server(_worker(model, options, self._file, plants), options.seconds)
+            limit = Limit.of(options.seconds, self._file)
+            self._own = Server(_worker(model, options, self._file, plants), limit.seconds)
 
     def close(self) -> None:
         """End the server, if it is ours."""
@@ -142,6 +144,7 @@ def _worker(model: ModelRef, options: Options, file: Path, plants: Sequence[tupl
         f"harness.components.llama_server._server:{target}",
         init,
         seconds=options.seconds + 10,
+        file=file,
         environment={"GGML_NO_BACKTRACE": "1"},
     )
 

@@ -66,6 +66,7 @@ class MistralRs:
             "harness.components.mistralrs_runner._engine:Engine",
             {**init, **self._options.model_dump(include={"dtype", "prefix_cache_n"})},
             seconds=self._options.seconds,
+            file=model.path,
             environment=self._options.environment(),
         )
         self._child = Child(worker)
