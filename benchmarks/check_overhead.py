@@ -14,8 +14,8 @@ import sys
 import time
 from typing import Any
 
-from harness.check.checking import Session, open_session
-from harness.check.running import RunningStack
+from harness.checking.opened import Session, open_session
+from harness.checking.running import RunningStack
 from harness.project.project import find_project
 from harness.project.stack import load_stack, resolve_model
 from harness.stage import Stage

@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from harness.check.diff import Pair
-from harness.check.running import open_stack
+from harness.checking.diff import Pair
+from harness.checking.running import open_stack
 from harness.components.llama_server import LlamaServer
 from harness.process.serving import Server
 from harness.project.golden import cases_for

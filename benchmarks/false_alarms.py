@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from harness.check.compare.outcome import Outcome
+from harness.checking.compare.outcome import Outcome
 from harness.components.llama_cpp_python import LlamaCppPython
 from harness.explain.pipeline import check
 from harness.project.project import find_project

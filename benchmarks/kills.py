@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.check.noise import EngineNoise, NoiseClass, load_noise, save_noise
+from harness.checking.noise import EngineNoise, NoiseClass, load_noise, save_noise
 from harness.errors import UserError
 from harness.explain.checksums import CHECKSUMS, Recorded
 from harness.explain.checksums import save as save_checksums

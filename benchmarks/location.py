@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.check.noise import load_noise
+from harness.checking.noise import load_noise
 from harness.explain.locate import NodeNoise, locate
 from harness.inject.draw import draw, kinds_named
 from harness.inject.fault import Fault

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.check.compare.inference import Floor
-from harness.check.trace import FIELDS, Run, Trace
-from harness.check.verdict import Judge, convict
+from harness.checking.compare.inference import Floor
+from harness.checking.trace import FIELDS, Run, Trace
+from harness.checking.verdict import Judge, convict
 from harness.project.golden import Golden, cases_for, load_golden, load_provenance
 from harness.project.project import Project, find_project
 from harness.project.stack import resolve_model

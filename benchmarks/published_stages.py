@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.attribution.size import sizes_of
 from harness.attribution.study import load
-from harness.check.noise import load_noise
+from harness.checking.noise import load_noise
 from harness.errors import UserError
 from harness.project.project import Project
 from harness.report.attribution.stages import filled, tables_of

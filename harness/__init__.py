@@ -18,7 +18,7 @@ _HOME = {
     "Component": "stage",
     "Distributions": "values",
     "Failure": "values",
-    "Finding": "check.verdict",
+    "Finding": "checking.verdict",
     "Generation": "values",
     "Golden": "project.golden",
     "ModelRef": "values",
@@ -29,15 +29,15 @@ _HOME = {
     "Stack": "project.stack",
     "Stage": "stage",
     "Tokens": "values",
-    "Trace": "check.trace",
+    "Trace": "checking.trace",
     "UserError": "errors",
-    "Verdict": "check.verdict",
+    "Verdict": "checking.verdict",
     "check": "explain.pipeline",
     "find_project": "project.project",
     "fuzz_template": "fuzz.template.api",
     "load_case": "project.golden",
     "load_stack": "project.stack",
-    "open_session": "check.checking",
+    "open_session": "checking.opened",
 }
 
 __all__ = sorted(_HOME)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from harness.check.checking import Session
-    from harness.check.trace import Trace
-    from harness.check.verdict import Verdict
+    from harness.checking.opened import Session
+    from harness.checking.trace import Trace
+    from harness.checking.verdict import Verdict
     from harness.errors import UserError
     from harness.explain.pipeline import Pipeline
     from harness.project.golden import Golden
@@ -131,7 +131,7 @@ class _Runner:
 
     def session(self, pair: tuple[str, str]) -> Session:
         """Return the open session of a stack and model; it stays open until the end."""
-        from harness.check.checking import open_session, purpose_of
+        from harness.checking.opened import open_session, purpose_of
         from harness.project.stack import load_stack, resolve_model
 
         if pair not in self._sessions:
@@ -239,7 +239,7 @@ class StageItem(pytest.Item):
 
     def setup(self) -> None:
         """Run the case, unless it was. Where code of ours raises, pytest counts an error, no failure of the stage."""
-        from harness.check.own import own_error
+        from harness.checking.own import own_error
         from harness.errors import UserError
 
         runner = self.config.stash[_RUNNER]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.check.compare.inference import Floor
-from harness.check.compare.outcome import Comparison, Difference, Hunk, Outcome
-from harness.check.running import RunningStack
-from harness.check.trace import FIELDS, Run, Trace
-from harness.check.verdict import Judge, StageResult, Verdict, convict
+from harness.checking.compare.inference import Floor
+from harness.checking.compare.outcome import Comparison, Difference, Hunk, Outcome
+from harness.checking.running import RunningStack
+from harness.checking.trace import FIELDS, Run, Trace
+from harness.checking.verdict import Judge, StageResult, Verdict, convict
 from harness.project.golden import Golden
 from harness.project.stack import Stack, Stages
 from harness.stage import Stage

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.check.verdict import Verdict
+from harness.checking.verdict import Verdict
 from tests.conftest import ROOT
 
 

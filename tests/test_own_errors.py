@@ -26,7 +26,7 @@ setattr(locate.Locator, "verdict", lambda self, verdict, *_, **__: verdict)
 # and in what explains a verdict.
 PLANTED = {
     "tap": f"""{WITHOUT_NODES}
-import harness.check.checking as checking
+import harness.checking.opened as checking
 import harness.explain.pipeline as pipeline
 import harness.attribution.trial as trial
 from harness.stage import Stage
@@ -45,7 +45,7 @@ def tokenize(self, prompt):
 setattr(part.LlamaCppPython, "tokenize", tokenize)
 """,
     "comparison": f"""{WITHOUT_NODES}
-import harness.check.compare.tokenization as comparison
+import harness.checking.compare.tokenization as comparison
 def compare(*_):
     raise KeyError("planted")
 setattr(comparison, "compare", compare)

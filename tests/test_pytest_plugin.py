@@ -56,7 +56,7 @@ def test_a_failure_shows_the_finding_and_not_our_code(pytester, engine):
     # A stack whose template loses the generation prompt, made by the defect that the demonstration plants.
     pytester.makeconftest(
         """
-        import harness.check.checking as session
+        import harness.checking.opened as session
         from harness.stage import Stage
         real = session.open_session
         def plant(running):
@@ -113,7 +113,7 @@ def test_fixtures(pytester, engine):
     pytester.makepyfile(
         """
         from harness.stage import Stage
-        from harness.check.trace import Run
+        from harness.checking.trace import Run
         def test_prompt(stack, trace, golden):
             seen = trace("no-system").output(Run.CHAINED, Stage.TEMPLATE)
             assert seen.text == golden("no-system").prompt.text

@@ -17,7 +17,7 @@ from typing import Any
 from harness.attribution.plan import plan_of
 from harness.attribution.results import Conviction, Setup, Trial, append, load_setup, save_setup, trials_in
 from harness.attribution.trial import Checked, Plan, convictions_of, differing, run
-from harness.check.trace import save_trace
+from harness.checking.trace import save_trace
 from harness.defects.catalogue import catalogue, defects_in
 from harness.defects.defect import Defect
 from harness.errors import UserError

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.check.compare.inference import divergences
-from harness.check.running import open_stack
+from harness.checking.compare.inference import divergences
+from harness.checking.running import open_stack
 from harness.project.golden import Golden
 from harness.project.project import Project
 from harness.project.stack import load_stack

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from harness.check.compare.outcome import Kind
-from harness.check.verdict import Evidence
+from harness.checking.compare.outcome import Kind
+from harness.checking.verdict import Evidence
 from harness.errors import UserError
 from harness.project.documents import read_json
 from harness.project.files import append_lines, whole_lines, write_file

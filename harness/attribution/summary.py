@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
 from harness.attribution.results import Setup, Trial
-from harness.check.compare.outcome import Kind
+from harness.checking.compare.outcome import Kind
 from harness.defects import catalogue as ours
 from harness.defects.defect import Cause, Defect, Place, Symptom
 from harness.stage import Stage

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.attribution.results import Conviction, Trial
-from harness.check.checking import Session, open_session
-from harness.check.own import own_error
-from harness.check.running import RunningStack, around_its_model, open_stack
-from harness.check.trace import FIELDS, Run, Trace
-from harness.check.verdict import StageResult, Verdict
+from harness.checking.opened import Session, open_session
+from harness.checking.own import own_error
+from harness.checking.running import RunningStack, around_its_model, open_stack
+from harness.checking.trace import FIELDS, Run, Trace
+from harness.checking.verdict import StageResult, Verdict
 from harness.defects.defect import Defect
 from harness.defects.places import DefectError
 from harness.defects.planting import NoPlaceError, plant

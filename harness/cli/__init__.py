@@ -72,7 +72,7 @@ def _drop_output() -> None:
 
 def _ended(error: Exception) -> int:
     """Say what ended a command, and return its status."""
-    from harness.check.own import own_error
+    from harness.checking.own import own_error
     from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 
     if isinstance(error, StageFailedError | StageRefusedError | StageUnobservedError):

@@ -93,6 +93,6 @@ def _ids(text: str) -> tuple[int, ...]:
 
 
 def _limit(nats: float) -> Any:
-    from harness.check.compare.inference import Floor
+    from harness.checking.compare.inference import Floor
 
     return Floor(limit=nats, mean=nats, source="as given by --limit")

@@ -42,7 +42,7 @@ def record(
     form: As = Format.TEXT,
 ) -> None:
     """Create or update goldens. Without --approve nothing is written; the status tells whether anything would be."""
-    from harness.check.checking import record_noise
+    from harness.checking.opened import record_noise
     from harness.errors import MissingPackageError, unknown_name
     from harness.project.golden_writing import writing
     from harness.project.stack import load_stack, resolve_model
@@ -88,7 +88,7 @@ def record(
 
 def _next(place: Project, model: str) -> str:
     """Return the command that comes after recording; empty where no stack is held with the model."""
-    from harness.check.noise import load_noise
+    from harness.checking.noise import load_noise
     from harness.errors import UserError
     from harness.project.stack import load_component, load_stack, stack_names
     from harness.stage import Stage

@@ -75,7 +75,7 @@ def check(
     Exit status 0: every stage cleared; 1: a stage convicted; 2: the call or a file is wrong; 3: could not judge; 4: an
     error of our own, which convicts nobody.
     """
-    from harness.check.compare.outcome import Outcome
+    from harness.checking.compare.outcome import Outcome
     from harness.explain.pipeline import checked as run_check
     from harness.report import machine
     from harness.report.console import print_verdicts
@@ -129,7 +129,7 @@ def diff(
     form: As = Format.TEXT,
 ) -> None:
     """Hold two stacks against each other, and name the stage that makes the difference."""
-    from harness.check.diff import diff as run_diff
+    from harness.checking.diff import diff as run_diff
     from harness.project.stack import load_stack
     from harness.report import machine
     from harness.report.console import print_diff
@@ -179,8 +179,8 @@ def trace(
     form: As = Format.TEXT,
 ) -> None:
     """Show what every stage of a stack makes of a case; of a server's address, what it sends to its model."""
-    from harness.check.adhoc import is_address, observe_address
-    from harness.check.checking import observe
+    from harness.checking.adhoc import is_address, observe_address
+    from harness.checking.opened import observe
     from harness.project.golden import load_case
     from harness.project.stack import load_stack
     from harness.report import machine

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, get_args
 
-from harness.check.compare.outcome import Kind
+from harness.checking.compare.outcome import Kind
 from harness.defects.places import planted
 from harness.errors import UserError, unknown_name
 from harness.project.names import plain_name

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.check.checking import judge_of
-from harness.check.compare.inference import divergences
-from harness.check.compare.outcome import Comparison, Difference, Outcome
-from harness.check.own import OwnSeenError
-from harness.check.running import RunningStack, around_its_model, open_stack
-from harness.check.trace import Run, Trace, Tracer
-from harness.check.verdict import Finding, Judge, Verdict, adding, with_findings
+from harness.checking.compare.inference import divergences
+from harness.checking.compare.outcome import Comparison, Difference, Outcome
+from harness.checking.opened import judge_of
+from harness.checking.own import OwnSeenError
+from harness.checking.running import RunningStack, around_its_model, open_stack
+from harness.checking.trace import Run, Trace, Tracer
+from harness.checking.verdict import Finding, Judge, Verdict, adding, with_findings
 from harness.errors import MissingPackageError, UserError
 from harness.explain.served import SERVED, SHOWN, OtherFile, by_stage, other_files, served_file, told_file
 from harness.models.cache import remembered_sha256

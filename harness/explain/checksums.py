@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import RootModel
 
-from harness.check.running import RunningStack, open_stack
+from harness.checking.running import RunningStack, open_stack
 from harness.errors import UserError
 from harness.explain.locate import LONGEST
 from harness.models.gguf import read_model_file

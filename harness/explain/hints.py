@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from harness.check.own import OwnSeenError
-from harness.check.running import RunningStack
-from harness.check.trace import Run, Tracer
-from harness.check.verdict import Finding, Verdict
+from harness.checking.own import OwnSeenError
+from harness.checking.running import RunningStack
+from harness.checking.trace import Run, Tracer
+from harness.checking.verdict import Finding, Verdict
 from harness.defects.catalogue import catalogue
 from harness.defects.defect import Defect
 from harness.defects.reference import HurtReference

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import RootModel
 
-from harness.check.compare.inference import Floor
-from harness.check.compare.outcome import Difference
-from harness.check.noise import floor_of, why_not_started
-from harness.check.running import RunningStack, open_stack
-from harness.check.verdict import Finding, Verdict, adding, seen_by
+from harness.checking.compare.inference import Floor
+from harness.checking.compare.outcome import Difference
+from harness.checking.noise import floor_of, why_not_started
+from harness.checking.running import RunningStack, open_stack
+from harness.checking.verdict import Finding, Verdict, adding, seen_by
 from harness.errors import UserError
 from harness.llama.laboratory.invariants import check_invariants, open_engine
 from harness.llama.laboratory.noise import floor_of_two

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.check.checking import Checked, Progress, Session, identities, open_session, purpose_of
-from harness.check.trace import Trace, save_trace
-from harness.check.verdict import StageResult, Verdict
+from harness.checking.opened import Checked, Progress, Session, identities, open_session, purpose_of
+from harness.checking.trace import Trace, save_trace
+from harness.checking.verdict import StageResult, Verdict
 from harness.explain.artifact import Inspector, Reopen, reopening
 from harness.explain.locate import Locator, longest_prompt
 from harness.project.golden import Golden, cases_for

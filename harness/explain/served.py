@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.check.running import FILE, RunningStack
+from harness.checking.running import FILE, RunningStack
 from harness.errors import UserError
 from harness.models.cache import remembered_sha256
 from harness.models.file_difference import FileDifference

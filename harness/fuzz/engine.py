@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.strategies import SearchStrategy
 
-from harness.check.compare.inference import Floor
+from harness.checking.compare.inference import Floor
 from harness.errors import UserError
 from harness.llama.laboratory.invariants import LONGEST, Broken, Invariant, Trial, attempt
 from harness.process.child import Child

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.check.compare.inference import divergences
-from harness.check.compare.outcome import JOINED_BY
+from harness.checking.compare.inference import divergences
+from harness.checking.compare.outcome import JOINED_BY
 from harness.errors import UserError
 from harness.models.gguf import ModelFile, read_metadata
 from harness.project.golden import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.check.compare.hunks import hunks
+from harness.checking.compare.hunks import hunks
 
 
 @dataclass(frozen=True)

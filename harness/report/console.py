@@ -11,16 +11,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.check.compare.outcome import Hunk, Outcome
-from harness.check.verdict import Finding, StageVerdict, Verdict
+from harness.checking.compare.outcome import Hunk, Outcome
+from harness.checking.verdict import Finding, StageVerdict, Verdict
 from harness.report.difference import place
 from harness.report.visible import visible
 from harness.stage import Stage
 from harness.values import Ending, Generation, Observation, OwnError, Prompt, Reply, Request, Tokens
 
 if TYPE_CHECKING:
-    from harness.check.compare.inference import Floor
-    from harness.check.diff import Diff
+    from harness.checking.compare.inference import Floor
+    from harness.checking.diff import Diff
     from harness.doctor.diagnosis import Diagnosis
     from harness.fuzz.engine import Tried
     from harness.project.overview import Overview

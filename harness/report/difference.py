@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.check.compare.hunks import common_prefix
-from harness.check.compare.outcome import Difference, Hunk
+from harness.checking.compare.hunks import common_prefix
+from harness.checking.compare.outcome import Difference, Hunk
 from harness.report.visible import shorten, visible, visible_pair
 
 _CONTEXT = 40

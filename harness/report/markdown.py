@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.check.compare.outcome import Difference, Outcome
-from harness.check.verdict import Finding
+from harness.checking.compare.outcome import Difference, Outcome
+from harness.checking.verdict import Finding
 from harness.report.difference import diff_lines
 from harness.report.sheet import SIGNS, Sheet, SheetCase, by_weight, difference_of, is_bad, outcome_of, word_of
 from harness.report.visible import shorten, visible

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
-from harness.check.compare.outcome import Outcome
-from harness.check.verdict import Finding
+from harness.checking.compare.outcome import Outcome
+from harness.checking.verdict import Finding
 from harness.report.difference import diff_lines
 from harness.report.sheet import Sheet, by_weight
 from harness.report.visible import shorten, visible

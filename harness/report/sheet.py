@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from harness.check.compare.hunks import common_prefix
-from harness.check.compare.inference import divergences
-from harness.check.compare.outcome import Difference, Outcome
-from harness.check.trace import FIELDS, Run, Trace
-from harness.check.verdict import Finding, StageResult, StageVerdict, Verdict
+from harness.checking.compare.hunks import common_prefix
+from harness.checking.compare.inference import divergences
+from harness.checking.compare.outcome import Difference, Outcome
+from harness.checking.trace import FIELDS, Run, Trace
+from harness.checking.verdict import Finding, StageResult, StageVerdict, Verdict
 from harness.project.golden import Golden
 from harness.stage import Stage
 from harness.values import Ending, Generation, Observation, Reply, Value
 
 if TYPE_CHECKING:
-    from harness.check.checking import Checked
-    from harness.check.diff import Compared
+    from harness.checking.diff import Compared
+    from harness.checking.opened import Checked
 
 _STATUS: Mapping[str, Literal["good", "bad", "unknown"]] = {
     "clean": "good",

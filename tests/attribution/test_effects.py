@@ -16,7 +16,7 @@ from harness.attribution.held import engine as opening
 from harness.attribution.scale import FLOAT, Setting, Step, quantizing
 from harness.attribution.size import place_of, size_of, sizes_of
 from harness.attribution.study import Effect, Study, load, save
-from harness.check.noise import Noise
+from harness.checking.noise import Noise
 from harness.defects.catalogue import catalogue
 from harness.defects.defect import Defect, Place
 from harness.defects.reference import HurtReference

@@ -7,8 +7,8 @@ import pytest
 from harness.attribution import bench
 from harness.attribution.results import Trial
 from harness.attribution.trial import Checked, Plan
-from harness.check.trace import Trace
-from harness.check.verdict import convict
+from harness.checking.trace import Trace
+from harness.checking.verdict import convict
 from harness.stage import Stage
 from tests.made import difference, result
 

@@ -10,9 +10,9 @@ import pytest
 from gguf import GGUFWriter
 from pydantic import ValidationError
 
-from harness.check.checking import open_session
-from harness.check.compare.outcome import Outcome
-from harness.check.trace import Run
+from harness.checking.compare.outcome import Outcome
+from harness.checking.opened import open_session
+from harness.checking.trace import Run
 from harness.components.llama_cpp_python import LlamaCppPython
 from harness.components.llama_cpp_python._child import LlamaChild, Options
 from harness.project.stack import load_stack

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("openai", reason="the openai SDK is not installed: pip install -e '.[llama-cpp-server]'")
 
-from harness.check.route import ServedRoute
+from harness.checking.route import ServedRoute
 from harness.components.clients import OpenAiClient
 from harness.components.llama_cpp_python.server import LlamaCppPythonServer
 from harness.stage import Served, StageFailedError, StageRefusedError, StageUnobservedError

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from harness.check.checking import Session, open_session
-from harness.check.compare.outcome import Outcome
-from harness.check.trace import Run, Tracer
+from harness.checking.compare.outcome import Outcome
+from harness.checking.opened import Session, open_session
+from harness.checking.trace import Run, Tracer
 from harness.components.llama_server import LlamaServer
 from harness.models.gguf import raw_entries
 from harness.project.stack import Stack, load_stack, resolve_model

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.check.route import ServedRoute
+from harness.checking.route import ServedRoute
 from harness.components.clients import OpenAiClient
 from harness.components.transformers_serve import TransformersServe
 from harness.stage import Served, StageFailedError, StageRefusedError, StageUnobservedError

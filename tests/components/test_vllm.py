@@ -17,7 +17,7 @@ import psutil
 import pytest
 from gguf import GGUFReader, GGUFWriter, TokenType
 
-from harness.check.route import ServedRoute
+from harness.checking.route import ServedRoute
 from harness.components.vllm_server import Vllm, _folder
 from harness.components.vllm_server._processes import members, shared_memory
 from harness.components.vllm_server._read import chat_generation, piece_of, settings_of, steps_generation

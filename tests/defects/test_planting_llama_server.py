@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.attribution.trial import _raised, essence
-from harness.check.trace import Run, Trace
+from harness.checking.trace import Run, Trace
 from harness.components.llama_server import LlamaServer
 from harness.defects.defect import Defect, Place
 from harness.defects.places import DefectError

@@ -8,10 +8,10 @@ import unicodedata
 
 import pytest
 
-from harness.check.checking import open_session
-from harness.check.compare import postprocess
-from harness.check.compare.outcome import Outcome
-from harness.check.trace import Run
+from harness.checking.compare import postprocess
+from harness.checking.compare.outcome import Outcome
+from harness.checking.opened import open_session
+from harness.checking.trace import Run
 from harness.defects.defect import Defect, Place
 from harness.defects.planting import plant
 from harness.project.golden import load_case, load_golden, load_provenance

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness.check.checking import open_session
-from harness.check.compare.outcome import Comparison, Outcome
-from harness.check.trace import Run
-from harness.check.verdict import Chained, convict
+from harness.checking.compare.outcome import Comparison, Outcome
+from harness.checking.opened import open_session
+from harness.checking.trace import Run
+from harness.checking.verdict import Chained, convict
 from harness.defects.catalogue import catalogue
 from harness.defects.defect import Defect, Place
 from harness.defects.planting import plant

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from harness.check.checking import open_session
+from harness.checking.opened import open_session
 from harness.components.llama_cpp_python import LlamaCppPython
 from harness.explain.locate import Location, Locator, NodeNoise, local_errors, locate
 from harness.llama import layout

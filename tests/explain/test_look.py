@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.check.verdict import Seen, Verdict
+from harness.checking.verdict import Seen, Verdict
 from harness.errors import UserError
 from harness.explain import locate
 from harness.explain.locate import LONGEST, Locator, NodeNoise, NodesLook, look

@@ -12,10 +12,10 @@ import pytest
 
 from harness.attribution.trial import Plan
 from harness.attribution.trial import check as bench_check
-from harness.check import checking
-from harness.check.checking import Session, open_session
-from harness.check.compare.inference import Floor
-from harness.check.trace import FIELDS, Run, Trace
+from harness.checking import opened
+from harness.checking.compare.inference import Floor
+from harness.checking.opened import Session, open_session
+from harness.checking.trace import FIELDS, Run, Trace
 from harness.explain import hints, locate, pipeline
 from harness.explain.pipeline import Pipeline, checked
 from harness.project.project import Project
@@ -132,7 +132,7 @@ def scene(request, healthy, monkeypatch) -> str:
     monkeypatch.setattr(locate.Locator, "_anew", lambda *_: None)
     # What a part says of itself, its class of noise too, is asked of its process, which need not run.
     monkeypatch.setattr(pipeline, "identities", lambda _: {})
-    monkeypatch.setattr(checking, "floor_of", lambda *_: floor)
+    monkeypatch.setattr(opened, "floor_of", lambda *_: floor)
     monkeypatch.setattr(locate, "load_limits", lambda *_: ({"Kcur-0": 0.025}, set()))
     # A hint is asked by the same call, and takes seconds.
     monkeypatch.setattr(hints, "with_hints", lambda verdict, *_: verdict)

@@ -10,11 +10,11 @@ from pathlib import Path
 import gguf
 import pytest
 
-from harness.check.checking import open_session
-from harness.check.noise import EngineNoise, NoiseClass, save_noise
-from harness.check.running import around_its_model
-from harness.check.trace import Run, Tracer
-from harness.check.verdict import Judge, convict
+from harness.checking.noise import EngineNoise, NoiseClass, save_noise
+from harness.checking.opened import open_session
+from harness.checking.running import around_its_model
+from harness.checking.trace import Run, Tracer
+from harness.checking.verdict import Judge, convict
 from harness.explain.artifact import Inspector, reopening
 from harness.explain.hints import with_hints
 from harness.explain.served import given_file, other_files, served_file

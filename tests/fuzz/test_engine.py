@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from typer.testing import CliRunner
 
-from harness.check.compare.inference import Floor
+from harness.checking.compare.inference import Floor
 from harness.cli import app
 from harness.cli import fuzz as commands
 from harness.errors import MissingPackageError, UserError

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from harness.check.noise import load_noise
+from harness.checking.noise import load_noise
 from harness.errors import UserError
 from harness.project.golden import CaseRecord, case_digest, files_digest, load_provenance
 from tests.project.test_golden import MODEL, load, make_golden, project, record, write_provenance

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from harness.check.running import open_stack
+from harness.checking.running import open_stack
 from harness.errors import MissingPackageError, ModelFileError, UserError
 from harness.project.project import Project, find_project
 from harness.project.stack import (

@@ -2,9 +2,9 @@
 
 import html.parser
 
-from harness.check.compare.outcome import Hunk, Outcome
-from harness.check.trace import Run
-from harness.check.verdict import Finding, StageVerdict
+from harness.checking.compare.outcome import Hunk, Outcome
+from harness.checking.trace import Run
+from harness.checking.verdict import Finding, StageVerdict
 from harness.report.sheet import Sheet, SheetCase, sheet_of_verdict
 from harness.stage import Stage
 from harness.values import Failure, Observation, Prompt, Refusal, Reply, Tokens, Unobserved, Usage

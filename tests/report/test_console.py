@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from harness.check.compare.outcome import Hunk, Outcome
-from harness.check.verdict import Finding, StageVerdict, Verdict
+from harness.checking.compare.outcome import Hunk, Outcome
+from harness.checking.verdict import Finding, StageVerdict, Verdict
 from harness.report.console import finding_text, print_recording, print_verdicts, render_observation, render_verdict
 from harness.stage import Stage
 from harness.values import (

@@ -1,6 +1,6 @@
 """Differences on one line a side."""
 
-from harness.check.compare.outcome import Hunk
+from harness.checking.compare.outcome import Hunk
 from harness.report.difference import Place, diff_lines, place
 from tests.made import difference
 

@@ -2,8 +2,8 @@
 
 import json
 
-from harness.check.compare.outcome import Hunk
-from harness.check.verdict import Finding
+from harness.checking.compare.outcome import Hunk
+from harness.checking.verdict import Finding
 from harness.report.embed import embedded
 from harness.stage import Stage
 from tests.made import difference

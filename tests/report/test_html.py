@@ -9,9 +9,9 @@ import re
 import pytest
 
 from benchmarks.page import planted_sheet
-from harness.check.compare.outcome import Comparison, Hunk, Outcome
-from harness.check.trace import Run
-from harness.check.verdict import Finding, StageVerdict
+from harness.checking.compare.outcome import Comparison, Hunk, Outcome
+from harness.checking.trace import Run
+from harness.checking.verdict import Finding, StageVerdict
 from harness.report.html import to_html
 from harness.stage import Stage
 from harness.values import Observation, Refusal

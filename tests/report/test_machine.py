@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from harness.check.compare.outcome import Comparison, Hunk, Outcome
-from harness.check.trace import Run
-from harness.check.verdict import Chained, Verdict, convict
+from harness.checking.compare.outcome import Comparison, Hunk, Outcome
+from harness.checking.trace import Run
+from harness.checking.verdict import Chained, Verdict, convict
 from harness.report import machine
 from harness.stage import Stage
 from harness.values import Prompt, Reply, Unobserved

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from harness.check.compare.outcome import Hunk
-from harness.check.verdict import Finding
+from harness.checking.compare.outcome import Hunk
+from harness.checking.verdict import Finding
 from harness.report.markdown import LIMIT, code, fence, to_markdown
 from harness.report.visible import visible
 from harness.stage import Stage

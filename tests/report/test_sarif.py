@@ -7,8 +7,8 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from harness.check.compare.outcome import Hunk
-from harness.check.verdict import Finding
+from harness.checking.compare.outcome import Hunk
+from harness.checking.verdict import Finding
 from harness.report.sarif import SCHEMA, to_sarif
 from harness.stage import Stage
 from tests.made import difference

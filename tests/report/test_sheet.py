@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from harness.check.compare.outcome import Comparison, Outcome
-from harness.check.trace import Run
-from harness.check.verdict import Finding
+from harness.checking.compare.outcome import Comparison, Outcome
+from harness.checking.trace import Run
+from harness.checking.verdict import Finding
 from harness.report.sheet import Sheet, by_weight, difference_of, divergence, is_bad, outcome_of
 from harness.stage import Stage
 from harness.values import Distributions, Refusal

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.check.running import RunningStack
+from harness.checking.running import RunningStack
 from harness.defects.defect import Defect, Place
 from harness.defects.planting.anywhere import planted_in_the_caller
 from harness.errors import UserError

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from harness.check.compare.hunks import common_prefix
+from harness.checking.compare.hunks import common_prefix
 from harness.fuzz.finding import cause_of
 from harness.parts import PartError
 

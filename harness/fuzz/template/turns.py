@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from harness.check.compare.hunks import common_prefix
+from harness.checking.compare.hunks import common_prefix
 from harness.fuzz.finding import Broken
 from harness.fuzz.template._property import Property, broken_on, registering
 from harness.fuzz.template.marks import Mark

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from harness.check.compare.inference import divergences
+from harness.checking.compare.inference import divergences
 from harness.llama.laboratory.engine import Engine, Logits
 from harness.llama.laboratory.invariants import Seen
 from harness.values import TOP_K, Distributions

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from harness.check.compare.inference import FEWEST, Floor
+from harness.checking.compare.inference import FEWEST, Floor
 from harness.errors import unknown_name
 from harness.process.child import Child
 from harness.process.worker import Worker

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.check.compare.inference import Floor
-from harness.check.noise import load_noise
+from harness.checking.compare.inference import Floor
+from harness.checking.noise import load_noise
 from harness.project.project import Project
 
 MEASURED: Final = ("llama-cpp-python", "cache f16/f16, no flash attention")

@@ -13,7 +13,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.attribution.size import Interval, Placed, Size, Sizes
-    from harness.check.noise import Noise
+    from harness.checking.noise import Noise
     from harness.statistics import Share
 
 _NUMBERS: Final = ("mean KL, nats", "median KL", "largest", "greedy choices turned", "texts changed")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from harness.check.compare.hunks import common_prefix, hunks
-from harness.check.compare.outcome import Difference, Hunk
+from harness.checking.compare.hunks import common_prefix, hunks
+from harness.checking.compare.outcome import Difference, Hunk
 from harness.report.difference import diff_lines
 from harness.report.fuzz.example import one_line, turns
 from harness.report.view import units

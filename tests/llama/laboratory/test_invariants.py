@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.check.compare.inference import Floor
+from harness.checking.compare.inference import Floor
 from harness.errors import UserError
 from harness.llama.ggml import Watcher, float_parameters
 from harness.llama.laboratory.invariants import (

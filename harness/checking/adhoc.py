@@ -1,0 +1,134 @@
+"""A server by its address alone: no stack, no model, no goldens. What would it send to its model?
+
+The address tells nothing, so the families are tried by what only they answer: llama-server by `/props`, Ollama by
+`/api/version`. Everything else is a server of OpenAI's API, which does not show its prompt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.checking.running import open_stack
+from harness.checking.trace import Tracer
+from harness.errors import UserError, unknown_name
+from harness.project.stack import Stack, Stages
+from harness.stage import StageFailedError, StageRefusedError
+from harness.values import Case, Failure, Json, ModelRef, Observation, Prompt, Refusal, Unobserved
+
+_CLIENT = "httpx"
+"""The case's body as it stands; what a client makes of it is not the question here."""
+_LLAMA_SERVER = "llama-server"
+_COMPATIBLE = "openai-compatible"
+PROFILES = (_LLAMA_SERVER, "ollama", "lm-studio", "generic")
+_NO_MODEL = ModelRef(name="the server's own", path=Path(os.devnull), sha256="")
+_NAME = "local"
+"""Asked for where the server lists no model: most take any name."""
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is a server's address and not a stack's name."""
+    return text.startswith(("http://", "https://"))
+
+
+def observe_address(
+    url: str,
+    case: Case,
+    *,
+    key_variable: str | None = None,
+    profile: str | None = None,
+    model: str | None = None,
+    stream: bool = False,
+    dry_run: bool = False,
+) -> Observation:
+    """Run a case against a server, or only show what it would send to its model.
+
+    Args:
+        url: The server, with or without `/v1`.
+        case: The case.
+        key_variable: The environment variable that holds the API key.
+        profile: The server's family, one of `PROFILES`; None finds out.
+        model: The name to ask for; None takes the first that the server lists.
+        stream: Ask for a stream.
+        dry_run: Only render, and tokenize where the server can be asked to.
+
+    Raises:
+        UserError: the server does not answer, or a dry run could show nothing.
+    """
+    if profile is not None and profile not in PROFILES:
+        raise unknown_name("profile", profile, PROFILES)
+    stack = _stack_for(url, key_variable, profile, model)
+    with open_stack(stack, _NO_MODEL) as running:
+        tracer = Tracer(running)
+        found = tracer.dry(case) if dry_run else tracer.chained(case, stream=stream)
+    if dry_run and not isinstance(found.prompt, Prompt):
+        raise UserError(f"{url} does not show what it would send to its model: {_why(found)}", _remedy(found))
+    return found
+
+
+def _stack_for(url: str, key_variable: str | None, profile: str | None, model: str | None) -> Stack:
+    """Return a stack of the plain client and the component that knows the server's family."""
+    from harness.wire.api import Api  # speaking HTTP is an extra
+
+    api = Api(url.rstrip("/").removesuffix("/v1"), key_variable=key_variable, seconds=20)
+    try:
+        family = profile or _family(api.get, url)
+        options: Json = {"url": url, "any_model": True, "api_key_variable": key_variable}
+        if family == _LLAMA_SERVER:
+            server = _LLAMA_SERVER
+        else:
+            server = _COMPATIBLE
+            options |= {"profile": family, "model": model or _first_model(api.get)}
+    finally:
+        api.close()
+    return Stack(
+        name=url,
+        description=f"a server that was named by its address ({family})",
+        models=(_NO_MODEL.name,),
+        stages=Stages(client=_CLIENT, template=server, tokenization=server, inference=server, postprocess=server),
+        options={server: options},
+    )
+
+
+def _family(get: Callable[[str], object], url: str) -> str:
+    if "chat_template" in _object(get, "/props", url):
+        return _LLAMA_SERVER
+    return "ollama" if "version" in _object(get, "/api/version", url) else "generic"
+
+
+def _first_model(get: Callable[[str], object]) -> str:
+    listed = _object(get, "/v1/models", "").get("data")
+    names = [one.get("id") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return next((name for name in names if isinstance(name, str)), _NAME)
+
+
+def _object(get: Callable[[str], object], path: str, url: str) -> Json:
+    """Return the object at a path, an empty one where there is none.
+
+    Raises:
+        UserError: no server answers at all.
+    """
+    try:
+        found = get(path)
+    except StageRefusedError:
+        return {}
+    except StageFailedError as failed:
+        if failed.failure.reason in ("start", "hang"):
+            raise UserError(f"{url}: {failed.failure.describe()}", "start the server, or mend the address") from failed
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _why(found: Observation) -> str:
+    ended = found.request if found.prompt is None else found.prompt
+    if isinstance(ended, Unobserved):
+        return ended.reason
+    if isinstance(ended, Refusal):
+        return f"{ended.error}: {ended.message}"
+    return ended.describe() if isinstance(ended, Failure) else "nothing was reached"
+
+
+def _remedy(found: Observation) -> str:
+    hidden = isinstance(found.prompt, Unobserved)
+    return "llama-server and Ollama do; name the family with --profile if this is one of them" if hidden else ""

@@ -1,0 +1,146 @@
+"""`harness trace URL CASE`: what a server shows of itself that is known by its address alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[servers]'")
+
+from harness.checking.adhoc import is_address, observe_address
+from harness.cli import app
+from harness.errors import UserError
+from harness.values import ModelRef, Unobserved
+from tests.wire import servers
+from tests.wire.servers import CASE, KEY, Asked, Handler, closed_port, healthy, serving
+
+
+def llama_server(handler: Handler, asked: Asked) -> None:
+    """What of llama-server's API a dry run needs."""
+    if asked.path == "/props":
+        handler.json({"chat_template": "{{ messages }}", "build_info": "b0"})
+    elif asked.path == "/apply-template":
+        handler.json({"prompt": f"<{asked.body['messages'][0]['content']}>"})
+    elif asked.path == "/tokenize":
+        handler.json({"tokens": [{"id": 7, "piece": "<Hi"}, {"id": 8, "piece": [255]}]})
+    else:
+        healthy(handler, asked)
+
+
+def ollama(handler: Handler, asked: Asked) -> None:
+    """What of Ollama's API a dry run needs."""
+    if asked.path == "/api/version":
+        handler.json({"version": "0.99.0"})
+    elif asked.path == "/v1/models":
+        handler.json({"data": [{"id": "some:latest"}]})
+    elif asked.body and asked.body.get("_debug_render_only"):
+        choice = {"index": 0, "message": {"role": "", "content": ""}, "finish_reason": None}
+        text = f"<{asked.body['model']}: {asked.body['messages'][0]['content']}>"
+        handler.json({"choices": [choice], "_debug_info": {"rendered_template": text}})
+    else:
+        healthy(handler, asked)
+
+
+def test_an_address_is_no_stack():
+    assert is_address("http://a")
+    assert is_address("https://a/v1")
+    assert not is_address("llama-server")
+
+
+@pytest.mark.parametrize("profile", [None, "llama-server"])
+def test_a_llama_server_shows_its_prompt_and_ids(profile):
+    with serving(llama_server) as fake:
+        found = observe_address(fake.url, CASE, dry_run=True, profile=profile)
+    assert found.request.messages == ({"role": "user", "content": "Hi"},)
+    assert found.prompt.text == "<Hi>"
+    assert (found.tokens.ids, found.tokens.pieces) == ((7, 8), ("<Hi", "\ufffd"))
+    assert found.generation is None
+
+
+@pytest.mark.parametrize(("model", "name"), [(None, "some:latest"), ("other", "other")])
+def test_an_ollama_shows_its_prompt(model, name):
+    with serving(ollama) as fake:
+        found = observe_address(fake.url.removesuffix("/v1"), CASE, dry_run=True, model=model)
+    assert found.prompt.text == f"<{name}: Hi>"
+    assert isinstance(found.tokens, Unobserved)
+
+
+def test_a_server_that_shows_nothing_is_a_clear_error():
+    with serving(healthy) as fake, pytest.raises(UserError) as hidden:
+        observe_address(fake.url, CASE, dry_run=True)
+    assert str(hidden.value).startswith(f"{fake.url} does not show what it would send to its model: OpenAI's API does")
+    assert "--profile" in str(hidden.value)
+
+
+def test_without_a_dry_run_the_call_is_made():
+    with serving(healthy) as fake:
+        found = observe_address(fake.url, CASE)
+    assert (found.reply.content, found.broke) == ("Hi!", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (servers.wants_a_key, "refuses the API key (HTTP 401)"),
+        (servers.traceback, "does not show what it would send to its model: "),
+        (servers.html, "does not show what it would send to its model: "),
+        (servers.redirect, "does not show what it would send to its model: "),
+        (servers.closes_at_once, "does not show what it would send to its model: "),
+    ],
+)
+def test_a_bad_server_is_one_line_and_status_2(answer, says, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    with serving(answer) as fake:
+        arguments = ["trace", fake.url, "system-and-user", "--dry-run", "--api-key-variable", "TEST_KEY"]
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2, done.output
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert says in done.stderr
+    assert KEY not in done.output
+
+
+def test_wrong_calls_are_named(monkeypatch):
+    for arguments, says in (
+        (["trace", closed_port(), "system-and-user", "--dry-run"], "no server answers at "),
+        (["trace", "http://127.0.0.1:1", "system-and-user", "--profile", "olama"], "did you mean 'ollama'?"),
+        (["trace", "http://127.0.0.1:1", "no-such-case"], "no case named 'no-such-case'"),
+        (["trace", "llama-cpp-python", "system-and-user", "--profile", "ollama"], "are of an address"),
+    ):
+        done = CliRunner().invoke(app, arguments)
+        assert (done.exit_code, says in done.stderr) == (2, True), done.output
+
+
+@pytest.fixture(scope="module")
+def real(smollm: ModelRef) -> Iterator[str]:
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("llama.cpp's server is not installed: pip install -e '.[servers]'")
+    from harness.components.llama_server._options import Options
+    from harness.components.llama_server._running import Running
+
+    running = Running(smollm, Options(n_ctx=512))
+    yield running.url()
+    running.close()
+
+
+def test_a_real_llama_server_shows_what_it_would_send(real):
+    done = CliRunner().invoke(app, ["trace", real, "system-and-user", "--dry-run", "--format", "json"])
+    assert done.exit_code == 0, done.output
+    seen = json.loads(done.stdout)["observation"]
+    assert seen["prompt"]["text"].endswith("France?<|im_end|>\n<|im_start|>assistant\n")
+    assert (seen["tokens"]["ids"][0], seen["tokens"]["pieces"][0]) == (1, "<|im_start|>")
+    assert seen["generation"] is None
+
+
+def test_a_real_llama_server_with_another_model_is_the_users_matter(real, smollm, smollm_tools):
+    from harness.components.llama_server import LlamaServer
+
+    with LlamaServer(smollm, {"url": real}) as right:
+        assert right.url() == f"{real}/v1"
+    with LlamaServer(smollm_tools, {"url": f"{real}/v1"}) as wrong, pytest.raises(UserError, match="another template"):
+        wrong.url()
+    with LlamaServer(smollm_tools, {"url": real, "any_model": True}) as unchecked:
+        assert unchecked.url() == f"{real}/v1"
