@@ -94,7 +94,7 @@ def test_the_check_ends_with_status_4_and_convicts_nobody(planted, capsys):
     line, report = line_and_report(seen.err)
     assert "AttributeError" in line if planted == "reader" else "KeyError" in line
     assert "Traceback (most recent call last)" in report
-    assert "command: harness " in report
+    assert "\ncommand: harness" in report
     assert "convicted:" not in seen.out
 
 

@@ -32,7 +32,7 @@ def fuzz_engine(
     from harness.llama.laboratory.invariants import invariants_named, open_engine
     from harness.llama.laboratory.noise import floor_of_one, floor_of_two
     from harness.models.gguf import check_header
-    from harness.project.stack import find_model_file
+    from harness.project.stack import find_model_file, load_models
     from harness.report import machine
     from harness.report.console import print_tried
     from harness.stage import StageFailedError
@@ -43,7 +43,9 @@ def fuzz_engine(
     path = find_model_file(place, model)
     check_header(path)
     run = _fuzzing()
-    floor = floor_of_two(floor_of_one(place, model)) if limit is None else _limit(limit)
+    # A file by its path has no noise that was measured.
+    measured = floor_of_one(place, model) if model in load_models(place) else None
+    floor = floor_of_two(measured) if limit is None else _limit(limit)
     call = ["harness", "fuzz", "engine", model, *([] if limit is None else ["--limit", str(limit)])]
     call += ["--project", str(project)] if project else []
     child = open_engine(path, _SLOW_TRIAL_SECONDS if any(one.slow for one in invariants) else _TRIAL_SECONDS)

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from harness.process.upstream import KNOWN
+
 Item = TypeVar("Item")
 Error = TypeVar("Error", bound=BaseException)
 
@@ -122,6 +124,9 @@ def missing_name(error: Exception, target: str) -> tuple[str, str] | None:
     """
     roots = (_root(__name__), _root(target.partition(":")[0]))
     if not isinstance(error, ImportError) or error.name is None or _root(error.name) in roots:
+        return None
+    if isinstance(error, ModuleNotFoundError) and _root(error.name) not in KNOWN:
+        # A name that somebody got wrong, as likely as a module that was moved.
         return None
     return _root(error.name), str(error).partition(" (")[0]
 

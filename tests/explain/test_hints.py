@@ -100,6 +100,7 @@ def named(monkeypatch, made, cases, *, evidence="isolated", observed=WRONG):
             return Prompt(text=text(one.case.name) if callable(text) else text)
 
     monkeypatch.setattr(explained, "HurtReference", Reference)
+    monkeypatch.setattr(explained, "_is_at_hand", lambda _: True)
     monkeypatch.setattr(explained, "catalogue", lambda: {name: made_up(name) for name, _ in made})
     goldens = {case: golden(case) for case in cases}
     part = Whole({**answers(goldens[cases[0]]), Stage.TEMPLATE: Prompt(text=observed)})

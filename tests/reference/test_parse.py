@@ -53,6 +53,18 @@ SCRIPTS = {
     ),
     "call-not-declared": Parsed('<tool_call>\n{"name": "news", "arguments": {}}\n</tool_call>'),
     "call-one": Parsed("", None, (call("get_weather", '{"place": "Oslo", "days": 3}'),)),
+    "call-verbatim-arguments": Parsed(
+        "",
+        None,
+        (
+            call(
+                "run_script",
+                '{"text": "    if a, b:\\n\\treturn \'x, y\'\\n", "id": "007", "note": "none", '
+                '"command": "grep -c \'&\' <in.txt >>out.log 2>&1", "ratio": -2.33e-5, "dry": false, "limit": null, '
+                '"where": {"zone": "true", "area": ["12", " "], "m": {"b": 1, "a": "</x>"}}}',
+            ),
+        ),
+    ),
     "call-two-parallel": Parsed("", None, (call("get_weather", '{"place": "Oslo"}'), call("news", "{}"))),
     "reasoning-in-history": Parsed("Yes.", "Fine."),
     "reasoning-off": Parsed("Four."),
