@@ -11,9 +11,10 @@ import numpy as np
 
 from harness.checking.compare.inference import Floor
 from harness.checking.compare.outcome import Comparison, Difference, Hunk, Outcome
+from harness.checking.judge import Judge, StageResult
 from harness.checking.running import RunningStack
 from harness.checking.trace import FIELDS, Run, Trace
-from harness.checking.verdict import Judge, StageResult, Verdict, convict
+from harness.checking.verdict import Verdict, convict
 from harness.project.golden import Golden
 from harness.project.stack import Stack, Stages
 from harness.stage import Stage

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.checking.judge import StageResult
 from harness.checking.opened import Progress, open_session
-from harness.checking.verdict import StageResult, Verdict
+from harness.checking.verdict import Verdict
 from harness.defects import Defect
 from harness.defects.catalogue import catalogue
 from harness.defects.planting import plant

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.attribution.results import Conviction, Trial
+from harness.checking.judge import StageResult
 from harness.checking.opened import Session, open_session
 from harness.checking.own import own_error
 from harness.checking.running import RunningStack, around_its_model, open_stack
 from harness.checking.trace import FIELDS, Run, Trace
-from harness.checking.verdict import StageResult, Verdict
+from harness.checking.verdict import Verdict
 from harness.defects.defect import Defect
 from harness.defects.places import DefectError
 from harness.defects.planting import NoPlaceError, plant

@@ -20,13 +20,14 @@ from pydantic import Field
 
 from harness.checking.compare.inference import Floor
 from harness.checking.compare.outcome import WORST, Comparison, Outcome
+from harness.checking.judge import Judge, StageResult
 from harness.checking.noise import floor_of
 from harness.checking.opened import Progress, identities
 from harness.checking.own import OwnSeenError
 from harness.checking.running import RunningStack, open_stack
 from harness.checking.swap import swapped
 from harness.checking.trace import FIELDS, Run, Trace, Tracer
-from harness.checking.verdict import Finding, Judge, StageResult, Verdict, convict, explain_by_rerun
+from harness.checking.verdict import Finding, Verdict, convict, explain_by_rerun
 from harness.errors import UserError
 from harness.project.golden import Golden, GoldenError, cases_for, load_golden, load_provenance
 from harness.project.project import Project

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from harness.checking.judge import Judge, StageResult
 from harness.checking.noise import EngineNoise, floor_of, measure_noise, save_noise
 from harness.checking.running import RunningStack, open_stack
 from harness.checking.trace import Run, Trace, Tracer
-from harness.checking.verdict import Judge, StageResult, Verdict, convict, explain_by_rerun
+from harness.checking.verdict import Verdict, convict, explain_by_rerun
 from harness.errors import UserError
 from harness.project.golden import Golden, cases_for, is_asked, load_golden, load_provenance
 from harness.project.project import Project

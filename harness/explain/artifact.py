@@ -22,11 +22,12 @@ import numpy as np
 
 from harness.checking.compare.inference import divergences
 from harness.checking.compare.outcome import Comparison, Difference, Outcome
+from harness.checking.judge import Judge
 from harness.checking.opened import judge_of
 from harness.checking.own import OwnSeenError
 from harness.checking.running import RunningStack, around_its_model, open_stack
 from harness.checking.trace import Run, Trace, Tracer
-from harness.checking.verdict import Finding, Judge, Verdict, adding, with_findings
+from harness.checking.verdict import Finding, Verdict, adding, with_findings
 from harness.errors import MissingPackageError, UserError
 from harness.explain.served import SERVED, SHOWN, OtherFile, by_stage, other_files, served_file, told_file
 from harness.models.cache import remembered_sha256

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from harness.checking.judge import StageResult
 from harness.checking.opened import Checked, Progress, Session, identities, open_session, purpose_of
 from harness.checking.trace import Trace, save_trace
-from harness.checking.verdict import StageResult, Verdict
+from harness.checking.verdict import Verdict
 from harness.explain.artifact import Inspector, Reopen, reopening
 from harness.explain.locate import Locator, longest_prompt
 from harness.project.golden import Golden, cases_for

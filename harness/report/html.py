@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from markupsafe import Markup
 
 from harness.checking.compare.outcome import Difference, Outcome
+from harness.checking.judge import StageResult
 from harness.checking.trace import FIELDS
-from harness.checking.verdict import Finding, StageResult
+from harness.checking.verdict import Finding
 from harness.report.assets import page
 from harness.report.difference import Place, place
 from harness.report.embed import embedded

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree as Xml
 
 from harness.checking.compare.outcome import Outcome
-from harness.checking.verdict import StageResult
+from harness.checking.judge import StageResult
 from harness.report.difference import diff_lines
 from harness.report.sheet import Sheet, difference_of, outcome_of
 from harness.report.visible import shorten, visible

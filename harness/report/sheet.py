@@ -16,8 +16,9 @@ from pydantic import Field
 from harness.checking.compare.hunks import common_prefix
 from harness.checking.compare.inference import divergences
 from harness.checking.compare.outcome import Difference, Outcome
+from harness.checking.judge import StageResult
 from harness.checking.trace import FIELDS, Run, Trace
-from harness.checking.verdict import Finding, StageResult, StageVerdict, Verdict
+from harness.checking.verdict import Finding, StageVerdict, Verdict
 from harness.project.golden import Golden
 from harness.stage import Stage
 from harness.values import Ending, Generation, Observation, Reply, Value

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from harness.checking.compare.outcome import Outcome, diverged, errored
+from harness.checking.judge import Chained, Judge
 from harness.checking.own import OwnSeenError, own_error
 from harness.checking.trace import Run, Tracer, load_trace, save_trace
-from harness.checking.verdict import Chained, Judge, adding, convict, explain_by_rerun
+from harness.checking.verdict import adding, convict, explain_by_rerun
 from harness.errors import UserError
 from harness.process.worker import RemoteError
 from harness.stage import Stage

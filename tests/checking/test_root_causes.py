@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from harness.checking.compare import client, postprocess, template, tokenization
 from harness.checking.compare.mechanism import with_parts
 from harness.checking.compare.outcome import ACCEPTS, MESSAGE, Difference
+from harness.checking.judge import Judge
 from harness.checking.root_causes import grouped
-from harness.checking.verdict import Judge, convict
+from harness.checking.verdict import convict
 from harness.project.golden import Golden, cases_for, load_golden, load_provenance
 from harness.reference.client import expected_request
 from harness.stage import Stage

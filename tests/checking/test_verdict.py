@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.checking.compare.outcome import Comparison, Hunk, Outcome, unobserved
+from harness.checking.judge import Chained, Judge
 from harness.checking.trace import FIELDS, Run, Tracer
-from harness.checking.verdict import RERUNS, Chained, Judge, StageVerdict, convict, explain_by_rerun
+from harness.checking.verdict import RERUNS, StageVerdict, convict, explain_by_rerun
 from harness.stage import Stage, StageRefusedError
 from harness.values import (
     Failure,

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from harness.checking.compare.inference import Floor
+from harness.checking.judge import Judge
 from harness.checking.opened import Session, open_session
 from harness.checking.trace import Run, Trace
-from harness.checking.verdict import Judge, Verdict
+from harness.checking.verdict import Verdict
 from harness.defects.catalogue.artifact import pre_tokenizer, template_edited
 from harness.defects.catalogue.weights import blocks_swapped
 from harness.defects.model_copy import ModelCopy

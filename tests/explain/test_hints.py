@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import pytest
 
 from harness.checking.compare.outcome import Comparison, Outcome
+from harness.checking.judge import Chained
 from harness.checking.opened import open_session
 from harness.checking.trace import Run
-from harness.checking.verdict import Chained, convict
+from harness.checking.verdict import convict
 from harness.defects.catalogue import catalogue
 from harness.defects.defect import Defect, Place
 from harness.defects.planting import plant

@@ -10,11 +10,12 @@ from pathlib import Path
 import gguf
 import pytest
 
+from harness.checking.judge import Judge
 from harness.checking.noise import EngineNoise, NoiseClass, save_noise
 from harness.checking.opened import open_session
 from harness.checking.running import around_its_model
 from harness.checking.trace import Run, Tracer
-from harness.checking.verdict import Judge, convict
+from harness.checking.verdict import convict
 from harness.explain.artifact import Inspector, reopening
 from harness.explain.hints import with_hints
 from harness.explain.served import given_file, other_files, served_file

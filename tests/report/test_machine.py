@@ -5,8 +5,9 @@ import json
 import pytest
 
 from harness.checking.compare.outcome import Comparison, Hunk, Outcome
+from harness.checking.judge import Chained
 from harness.checking.trace import Run
-from harness.checking.verdict import Chained, Verdict, convict
+from harness.checking.verdict import Verdict, convict
 from harness.report import machine
 from harness.stage import Stage
 from harness.values import Prompt, Reply, Unobserved
