@@ -34,6 +34,10 @@ def _again(kind: type[UserError], message: str, remedy: str) -> UserError:
     return error
 
 
+class NotRunningError(UserError):
+    """A server that someone else runs, and that does not run: there is nothing to judge."""
+
+
 class ModelFileError(UserError):
     """A model file that is missing, truncated, not GGUF or of an unknown version."""
 

@@ -94,6 +94,7 @@ class _Runner:
         self._config = config
         self._opened = ExitStack()
         self._erred = False
+        self._absent = False
         self._sessions: dict[tuple[str, str], Session] = {}
         self._verdicts: dict[tuple[str, str, str], Verdict] = {}
         self._pipeline: Pipeline | None = None
@@ -185,13 +186,16 @@ class _Runner:
         self._opened.close()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note an error of our own, in whichever process it was."""
+        """Note an error of our own, and a server that does not run, in whichever process it was."""
         self._erred |= report.failed and any(tuple(one) == _OF_OURS for one in report.user_properties)
+        self._absent |= any(tuple(one) == _NOT_RUNNING for one in report.user_properties)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """End with the status of an error of our own, where there was one and the run came to its end."""
+        """End with the command line's status, where pytest has none: of an error of ours, of what was not judged."""
         if self._erred and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = _OWN_ERROR
+        elif self._absent and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = _UNJUDGED
 
     def _project(self) -> Any:
         from harness.project.project import find_project
@@ -261,11 +265,14 @@ class StageItem(pytest.Item):
         Raises:
             StageFailure: the stage is at fault.
         """
-        from harness.errors import UserError
+        from harness.errors import NotRunningError, UserError
         from harness.explain.served import SERVED
         from harness.report.console import finding_text
 
         verdict = self._judged
+        if isinstance(verdict, NotRunningError):
+            self.user_properties.append(_NOT_RUNNING)
+            pytest.skip(f"unobserved: {verdict}")
         if isinstance(verdict, UserError):
             raise verdict
         assert verdict is not None
@@ -324,5 +331,8 @@ def golden(stack: Session) -> Callable[[str], Golden]:
 _RUNNER = pytest.StashKey[_Runner]()
 _OF_OURS = ("outcome", "error")
 """The property of an item whose stage was not judged for an error of ours."""
+_NOT_RUNNING = ("outcome", "not running")
+"""The property of an item whose stack's server does not run."""
+_UNJUDGED = 3
 _OWN_ERROR = 4
-"""The status of such a run, as the command line's."""
+"""The statuses of such runs, as the command line's."""

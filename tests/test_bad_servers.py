@@ -87,12 +87,70 @@ def test_a_bad_server_is_convicted_of_what_it_did(copy, answer, says):
     assert "Traceback (most" not in done.stderr + traced.stderr
 
 
-def test_a_server_that_is_down_is_the_environments_matter(copy):
-    done = run(copy, closed_port(), "check", "--format", "json")
+LLAMA_SERVER = STACK.replace("openai-compatible", "llama-server").replace('model = "m"\n', "")
+
+
+@pytest.mark.parametrize("text", [STACK, LLAMA_SERVER, LLAMA_SERVER + "any_model = true\n"])
+@pytest.mark.parametrize("command", [("check", "bad"), ("trace", "bad", CASE), ("diff", "bad", "bad")])
+def test_a_server_that_does_not_run_is_one_line_and_status_3(copy, text, command):
+    (copy / "stacks" / "bad.toml").write_text(text.format(url=closed_port()), "utf-8")
+    done = CliRunner().invoke(app, [*command, "--project", str(copy)])
+    assert (done.exit_code, done.stdout) == (3, ""), done.output
+    (line,) = done.stderr.splitlines()
+    assert "no server answers at http://127.0.0.1:" in line
+    assert "start " in line
+
+
+def test_beside_a_server_that_does_not_run_the_others_are_judged(copy):
+    (copy / "stacks" / "away.toml").write_text(STACK.format(url=closed_port()), "utf-8")
+    with serving(servers.html) as fake:
+        (copy / "stacks" / "bad.toml").write_text(STACK.format(url=fake.url), "utf-8")
+        done = CliRunner().invoke(app, ["check", "away", "bad", "--format", "json", "--project", str(copy)])
+    assert done.exit_code == 1, done.output
+    assert [verdict["stack"] for verdict in json.loads(done.stdout)["verdicts"]] == ["bad"]
+    assert "could not judge stack 'away': no server answers at " in done.stderr
+
+
+@pytest.mark.parametrize("text", [STACK, STACK + 'profile = "lm-studio"\n', LLAMA_SERVER])
+def test_a_server_of_chat_completions_alone_is_not_convicted_of_the_routes_it_lacks(copy, text):
+    def chat_alone(handler, asked):
+        if asked.path == "/v1/chat/completions":
+            servers.healthy(handler, asked)
+        else:
+            handler.json({"error": {"message": "not found"}}, 404)
+
+    with serving(chat_alone) as fake:
+        (copy / "stacks" / "bad.toml").write_text(text.format(url=fake.url), "utf-8")
+        done = CliRunner().invoke(app, ["check", "bad", "--format", "json", "--project", str(copy)])
     (verdict,) = json.loads(done.stdout)["verdicts"]
-    assert done.exit_code == 1
-    assert {finding["kind"] for finding in verdict["findings"]} == {"environment"}
-    assert "no server answers at " in verdict["line"]
+    assert (done.exit_code, verdict["findings"]) == (3, []), done.output
+    assert verdict["stages"]["inference"]["status"] == "unobserved"
+
+
+@pytest.mark.parametrize("text", [STACK, LLAMA_SERVER])
+def test_an_answer_without_the_field_that_is_read_convicts_nobody(copy, text):
+    def other(handler, asked):
+        if asked.path == "/v1/chat/completions":
+            servers.healthy(handler, asked)
+        else:
+            handler.json({"error": f"Unexpected endpoint or method. ({asked.method} {asked.path})"})
+
+    with serving(other) as fake:
+        (copy / "stacks" / "bad.toml").write_text(text.format(url=fake.url), "utf-8")
+        done = CliRunner().invoke(app, ["check", "bad", "--format", "json", "--project", str(copy)])
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert (done.exit_code, verdict["findings"]) == (3, []), done.output
+
+
+@pytest.mark.parametrize("text", [STACK, LLAMA_SERVER])
+def test_a_server_without_the_chat_route_is_unobserved(copy, text):
+    with serving(lambda handler, asked: handler.json({"detail": "Not Found"}, 404)) as fake:
+        (copy / "stacks" / "bad.toml").write_text(text.format(url=fake.url), "utf-8")
+        done = CliRunner().invoke(app, ["check", "bad", "--format", "json", "--project", str(copy)])
+        traced = CliRunner().invoke(app, ["trace", "bad", CASE, "--project", str(copy)])
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert (done.exit_code, verdict["findings"]) == (3, []), done.output
+    assert "this server has no chat completions route (HTTP 404)" in " ".join(traced.stdout.split())
 
 
 @pytest.mark.parametrize("command", [("check",), ("check", "--format", "json"), ("trace", CASE)])

@@ -147,3 +147,23 @@ def test_costs_nothing_when_not_asked_for(pytester):
         """
     )
     pytester.runpytest_subprocess("-p", "no:hypothesispytest").assert_outcomes(passed=1)
+
+
+def test_a_stack_whose_server_does_not_run_is_unobserved_and_status_3(pytester, smollm):
+    (pytester.path / "stacks").mkdir()
+    (pytester.path / "golden").symlink_to(ROOT / "golden")
+    for name in ("models.toml", "templates"):
+        (pytester.path / "stacks" / name).symlink_to(ROOT / "stacks" / name)
+    stages = "".join(
+        f'{stage} = "llama-server"\n' for stage in ("template", "tokenization", "inference", "postprocess")
+    )
+    (pytester.path / "stacks" / "away.toml").write_text(
+        f'description = "Not started"\nmodels = ["{smollm.name}"]\n[stages]\nclient = "httpx"\n{stages}'
+        '[options.llama-server]\nurl = "http://127.0.0.1:1"\n',
+        encoding="utf-8",
+    )
+    asked = ("--stack", "away", "--stack-project", str(pytester.path), "-k", "no-system", "-rs")
+    seen = pytester.runpytest_subprocess(*asked)
+    seen.assert_outcomes(skipped=5)
+    seen.stdout.fnmatch_lines(["*unobserved: no server answers at http://127.0.0.1:1*start llama-server there*"])
+    assert seen.ret == 3

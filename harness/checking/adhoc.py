@@ -12,9 +12,9 @@ from pathlib import Path
 
 from harness.checking.running import open_stack
 from harness.checking.trace import Tracer
-from harness.errors import UserError, unknown_name
+from harness.errors import NotRunningError, UserError, unknown_name
 from harness.project.stack import Stack, Stages
-from harness.stage import StageFailedError, StageRefusedError
+from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, Failure, Json, ModelRef, Observation, Prompt, Refusal, Unobserved
 
 _CLIENT = "httpx"
@@ -23,6 +23,7 @@ _LLAMA_SERVER = "llama-server"
 _COMPATIBLE = "openai-compatible"
 PROFILES = (_LLAMA_SERVER, "ollama", "lm-studio", "generic")
 _NO_MODEL = ModelRef(name="the server's own", path=Path(os.devnull), sha256="")
+_START = "start the server, or mend the address"
 _NAME = "local"
 """Asked for where the server lists no model: most take any name."""
 
@@ -54,7 +55,8 @@ def observe_address(
         dry_run: Only render, and tokenize where the server can be asked to.
 
     Raises:
-        UserError: the server does not answer, or a dry run could show nothing.
+        NotRunningError: the server does not answer.
+        UserError: a dry run could show nothing.
     """
     if profile is not None and profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
@@ -71,7 +73,7 @@ def _stack_for(url: str, key_variable: str | None, profile: str | None, model: s
     """Return a stack of the plain client and the component that knows the server's family."""
     from harness.wire.api import Api  # speaking HTTP is an extra
 
-    api = Api(url.rstrip("/").removesuffix("/v1"), key_variable=key_variable, seconds=20)
+    api = Api(url.rstrip("/").removesuffix("/v1"), key_variable=key_variable, seconds=20, start=_START)
     try:
         family = profile or _family(api.get, url)
         options: Json = {"url": url, "any_model": True, "api_key_variable": key_variable}
@@ -107,15 +109,15 @@ def _object(get: Callable[[str], object], path: str, url: str) -> Json:
     """Return the object at a path, an empty one where there is none.
 
     Raises:
-        UserError: no server answers at all.
+        NotRunningError: no server answers at all.
     """
     try:
         found = get(path)
-    except StageRefusedError:
+    except (StageRefusedError, StageUnobservedError):
         return {}
     except StageFailedError as failed:
-        if failed.failure.reason in ("start", "hang"):
-            raise UserError(f"{url}: {failed.failure.describe()}", "start the server, or mend the address") from failed
+        if failed.failure.reason == "hang":
+            raise NotRunningError(f"{url}: {failed.failure.describe()}", _START) from failed
         return {}
     return found if isinstance(found, dict) else {}
 

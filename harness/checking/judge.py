@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from harness.checking.compare import client, inference, postprocess, template, tokenization
@@ -70,11 +70,18 @@ class Judge:
     Args:
         policies: The declared policies, `(stage, rule)` with their reasons.
         floor: The noise floor of the stack's configuration, or None.
+        context: Returns how many ids the engine's context takes, or None if that is not shown.
     """
 
-    def __init__(self, policies: Mapping[tuple[Stage, str], str], floor: Floor | None) -> None:
+    def __init__(
+        self,
+        policies: Mapping[tuple[Stage, str], str],
+        floor: Floor | None,
+        context: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._policies = policies
         self.floor = floor
+        self._context = context
 
     def case(self, golden: Golden, trace: Trace) -> tuple[StageResult, ...]:
         """Return the result of every stage that the golden has something to say of."""
@@ -118,8 +125,19 @@ class Judge:
         if stage is Stage.TOKENIZATION:
             return tokenization.compare(expected, observed, policies)  # type: ignore[arg-type]
         if stage is Stage.INFERENCE:
+            outside = self._outside_context(golden, observed)
+            if outside is not None:
+                return outside
             return inference.compare(expected, observed, golden.request.settings, self.floor)  # type: ignore[arg-type]
         return postprocess.compare(expected, observed, policies)  # type: ignore[arg-type]
+
+    def _outside_context(self, golden: Golden, observed: object) -> Comparison | None:
+        ends = (golden.generation, observed)
+        if golden.tokens is None or not any(isinstance(one, Refusal) and one.context for one in ends):
+            return None
+        covered = inference.BEYOND_CONTEXT in golden.case.covers
+        ids = len(golden.tokens.ids)
+        return inference.outside_context(golden.generation, observed, ids, self._context(), covered=covered)
 
     def _chained(self, golden: Golden, trace: Trace, run: Run, results: dict[Stage, StageResult]) -> None:
         """Walk one chained run; once a stage's output is not the golden's, the stages after it inherit."""
@@ -163,6 +181,8 @@ class Judge:
         last = Stage.INFERENCE if Stage.INFERENCE in results else list(results)[-1]
         if isinstance(broke, OwnError):
             results[last] = results[last].model_copy(update={"erred": broke})
+            return
+        if self._outside_context(golden, broke) is not None:
             return
         difference = compare_endings(golden.value(last), broke)
         assert difference is not None

@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.project.golden import Golden, cases_for, is_asked, load_golden, load_provenance
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, resolve_model
-from harness.stage import Component, Stage
+from harness.stage import Component, Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, ModelRef, Observation
 
 Progress = Callable[[str, int, int], None]
@@ -112,7 +112,16 @@ def judge_of(project: Project, running: RunningStack) -> Judge:
         UserError: the file of the noise floor is wrong.
     """
     policies = {(policy.stage, policy.rule): policy.reason for policy in running.stack.policies}
-    return Judge(policies, floor_of(project, running))
+    return Judge(policies, floor_of(project, running), lambda: _context_of(running))
+
+
+def _context_of(running: RunningStack) -> int | None:
+    """Return how many ids the engine's context takes, as it says itself; None if it does not."""
+    try:
+        said = running.part(Stage.INFERENCE).identity().get("n_ctx")
+    except (StageFailedError, StageRefusedError, StageUnobservedError):
+        return None
+    return int(said) if isinstance(said, str) and said.isdigit() else None
 
 
 @dataclass(frozen=True)

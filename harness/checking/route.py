@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from harness.stage import Caller, Served, StageFailedError, StageRefusedError, StageUnobservedError
-from harness.values import Case, Failure, Observation, Refusal
-from harness.wire.api import refusal
+from harness.values import Case, Failure, Observation, Refusal, Unobserved
+from harness.wire.api import missing_route, refusal
 from harness.wire.chat import reply_of, request_of
-from harness.wire.proxy import Exchange, RecordingProxy
+from harness.wire.proxy import CHAT, Exchange, RecordingProxy
 
 
 @runtime_checkable
@@ -67,6 +67,10 @@ class ServedRoute:
         if exchange.error is not None:
             raise exchange.error
         found["request"] = request_of(exchange.body)
+        missing = missing_route(exchange.status, bytes(exchange.data), CHAT)
+        if missing:
+            hidden = Unobserved(reason=missing)
+            return Observation(request=found["request"], prompt=hidden, tokens=hidden, generation=hidden, reply=hidden)
         reply = found.get("reply")
         if ended is not None or reply is None or reply.finish_reason is None:
             # A client may take a stream that breaks off for one that ended.

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from harness.cli import attribute, engine, fuzz, goldens, parsers, stacks, templates, tokenizers
 from harness.cli.shared import OWN_ERROR, UNJUDGED, WRONG, print_own_errors
-from harness.errors import UserError
+from harness.errors import NotRunningError, UserError
 
 INTERRUPTED = 130
 # Typer has brought Click by other names; what is common to its errors is public in none of them.
@@ -29,8 +29,8 @@ _USAGE: tuple[type[Exception], ...] = tuple(
 class _Commands(TyperGroup):
     """Turns every end of a command that is no answer into one line and its status.
 
-    What the user can mend is status 2; a part that does not run, where nothing else can be said, 3; an error of our
-    own 4; an interruption 130.
+    What the user can mend is status 2; a part or a server that does not run, where nothing else can be said, 3; an
+    error of our own 4; an interruption 130.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -42,7 +42,7 @@ class _Commands(TyperGroup):
                 sys.stdout.flush()
         except UserError as error:
             print(f"harness: {error}", file=sys.stderr)
-            raise typer.Exit(WRONG) from None
+            raise typer.Exit(UNJUDGED if isinstance(error, NotRunningError) else WRONG) from None
         except KeyboardInterrupt:
             print("harness: interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None

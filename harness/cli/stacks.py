@@ -29,7 +29,7 @@ from harness.cli.shared import (
     progress_line,
     project_at,
 )
-from harness.errors import UserError
+from harness.errors import NotRunningError, UserError
 
 if TYPE_CHECKING:
     from harness.project.project import Project
@@ -85,24 +85,31 @@ def check(
     outputs = Outputs(html=html, markdown=markdown, junit=junit, sarif=sarif)
     verdicts: list[Any] = []
     sheets = []
+    absent = False
     with progress_line() as progress:
         for stack in _stacks(place, names or ()):
             wanted = bool(outputs.wanted)
-            for checked in run_check(
-                place, stack, case or (), model or (), progress, save, keep=wanted, golden=golden, strict=strict
-            ):
-                verdicts.append(checked.verdict)
-                if outputs.wanted:
-                    sheets.append(sheet_of_check(checked, command_line()))
+            try:
+                for checked in run_check(
+                    place, stack, case or (), model or (), progress, save, keep=wanted, golden=golden, strict=strict
+                ):
+                    verdicts.append(checked.verdict)
+                    if outputs.wanted:
+                        sheets.append(sheet_of_check(checked, command_line()))
+                    progress.clear()
+                    if form is Format.TEXT:
+                        print_verdicts(console(), [checked.verdict])
+            except NotRunningError as error:
+                # The others are judged all the same.
                 progress.clear()
-                if form is Format.TEXT:
-                    print_verdicts(console(), [checked.verdict])
+                print(f"harness: could not judge stack {stack.name!r}: {error}", file=sys.stderr)
+                absent = True
     outputs.write(sheets)
-    if not verdicts:
+    if not verdicts and not absent:
         raise UserError("none of these cases is asked of these models", "harness stacks lists both")
     statuses = {verdict.status for verdict in verdicts}
     unseen = any(result.isolated.outcome is Outcome.UNOBSERVED for v in verdicts for result in v.results)
-    unjudged = "unjudged" in statuses or (strict and unseen)
+    unjudged = absent or "unjudged" in statuses or (strict and unseen)
     status = CONVICTED if "convicted" in statuses else UNJUDGED if unjudged else CLEAN
     errors = [told.error for verdict in verdicts for told in verdict.errors]
     if errors:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from harness.process.child import Child
 from harness.process.worker import RemoteError, Worker, WorkerDiedError
-from harness.stage import StageFailedError, StageRefusedError
+from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Failure, Json
 from harness.wire.api import Api
 
@@ -64,7 +64,7 @@ class Server:
         api = self._connected()
         try:
             return call(api)
-        except (StageFailedError, StageRefusedError):
+        except (StageFailedError, StageRefusedError, StageUnobservedError):
             # A server that is about to end refuses what it is asked.
             self._where()
             raise

@@ -6,13 +6,14 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.errors import MissingPackageError, UserError
-from harness.stage import StageFailedError, StageRefusedError
+from harness.errors import MissingPackageError, NotRunningError, UserError
+from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Failure, Json, Refusal
 from harness.wire.limits import Deadline, failure_of, parts_of, said
 from harness.wire.untrusted import check_texts, key_pattern, parsed
@@ -24,6 +25,9 @@ except ImportError as error:
 
 _SHOWN = 200
 _KEY_REFUSED = (401, 403)
+_NOT_FOUND, _METHOD_NOT_ALLOWED, _NOT_IMPLEMENTED = 404, 405, 501
+_MODEL = re.compile(r"(?<![a-z])model(?![a-z])", re.IGNORECASE)
+_CHAT = "/chat/completions"
 
 
 class Api:
@@ -34,15 +38,17 @@ class Api:
         key_variable: The environment variable that holds the API key, or None. The key goes into one header and
             nowhere else.
         seconds: How long one answer may take in all.
+        start: How to start the server, where someone else runs it: that it never ran is theirs to mend.
 
     Raises:
         UserError: the variable is named and not set, or the address is none.
     """
 
-    def __init__(self, url: str, *, key_variable: str | None = None, seconds: float = 120.0) -> None:
+    def __init__(self, url: str, *, key_variable: str | None = None, seconds: float = 120.0, start: str = "") -> None:
         self.url = url.rstrip("/")
         self._key_variable = key_variable
         self._seconds = seconds
+        self._start = start
         headers = {}
         if key_variable is not None:
             if not os.environ.get(key_variable):
@@ -63,8 +69,10 @@ class Api:
 
         Raises:
             StageRefusedError: the server said no, with its reason.
+            StageUnobservedError: it has no such route.
             StageFailedError: it cannot be reached, takes too long, or answers what no protocol allows.
             UserError: it wants another API key.
+            NotRunningError: someone else runs it, and nothing has listened there yet.
         """
         return self._json(self._ask("POST", path, body))
 
@@ -82,11 +90,19 @@ class Api:
                 with self._http.stream(method, url, content=content, headers=headers, extensions=more) as response:
                     data = b"".join(parts_of(response))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise StageFailedError(failure_of(error, deadline, self.url)) from error
+                failure = failure_of(error, deadline, self.url)
+                if failure.reason == "start" and self._start:
+                    raise NotRunningError(str(failure.message), self._start) from error
+                raise StageFailedError(failure) from error
+        # What has run once and is gone has ended by what it was asked.
+        self._start = ""
         if deadline.passed:
             raise StageFailedError(deadline.failure)
         check_status(response, self.url, self._key_variable)
         data = without_key(data, self._key_variable)
+        missing = missing_route(response.status_code, data, path)
+        if missing:
+            raise StageUnobservedError(missing)
         if response.status_code >= 400:
             raise StageRefusedError(refusal(response.status_code, data))
         return data
@@ -162,14 +178,34 @@ def without_key(data: bytes, key_variable: str | None) -> bytes:
     return key_pattern(key).sub(b"***", data) if key else data
 
 
-def refusal(status: int, data: bytes) -> Refusal:
-    """Return what a server says with an HTTP status that is no success."""
+def missing_route(status: int, data: bytes, path: str) -> str:
+    """Return what is said of a route that a server does not have; nothing where it has it.
+
+    A model that it does not know is a 404 too, and so a refusal: the error then speaks of a model.
+    """
+    if status == _NOT_FOUND:
+        error = _error_in(data)
+        if error is not None and _MODEL.search(json.dumps(error)):
+            return ""
+    elif status not in (_METHOD_NOT_ALLOWED, _NOT_IMPLEMENTED):
+        return ""
+    what = "chat completions route" if path.endswith(_CHAT) else f"route {path}"
+    return f"this server has no {what} (HTTP {status})"
+
+
+def _error_in(data: bytes) -> Any:
+    """Return the error that an answer holds as JSON; None where there is none."""
     try:
         found = parsed(data)
         check_texts(found, data)
     except (ValueError, RecursionError):
-        found = None
-    error = (found.get("error") or found) if isinstance(found, dict) else found
+        return None
+    return (found.get("error") or found) if isinstance(found, dict) else found
+
+
+def refusal(status: int, data: bytes) -> Refusal:
+    """Return what a server says with an HTTP status that is no success."""
+    error = _error_in(data)
     message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
     return Refusal.of(f"HTTP {status}", _shown(data) if message is None else str(message))
 

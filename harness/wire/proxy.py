@@ -31,7 +31,7 @@ try:
 except ImportError as error:
     raise MissingPackageError("speaking to a server", "httpx", "servers") from error
 
-_CHAT = "/chat/completions"
+CHAT = "/chat/completions"
 _HELD_BACK = frozenset(
     {"content-length", "transfer-encoding", "connection", "host", "accept-encoding", "authorization"}
 )
@@ -183,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         if sent is None:
             self._refuse(400)
             return
-        if not self.path.endswith(_CHAT):
+        if not self.path.endswith(CHAT):
             self._pass_on(proxy, None, sent)
             return
         exchange = Exchange(json.loads(sent))

@@ -103,9 +103,15 @@ def test_a_bad_server_is_one_line_and_status_2(answer, says, monkeypatch):
     assert KEY not in done.output
 
 
+def test_an_address_where_nothing_listens_is_status_3():
+    done = CliRunner().invoke(app, ["trace", closed_port(), "system-and-user", "--dry-run"])
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "no server answers at " in done.stderr
+    assert "start the server" in done.stderr
+
+
 def test_wrong_calls_are_named(monkeypatch):
     for arguments, says in (
-        (["trace", closed_port(), "system-and-user", "--dry-run"], "no server answers at "),
         (["trace", "http://127.0.0.1:1", "system-and-user", "--profile", "olama"], "did you mean 'ollama'?"),
         (["trace", "http://127.0.0.1:1", "no-such-case"], "no case named 'no-such-case'"),
         (["trace", "llama-cpp-python", "system-and-user", "--profile", "ollama"], "are of an address"),

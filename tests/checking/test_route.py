@@ -17,7 +17,7 @@ from harness.checking.route import ServedRoute
 from harness.components.clients import HttpxClient, OpenAiClient
 from harness.errors import UserError
 from harness.stage import StageFailedError
-from harness.values import Failure, ModelRef, Observation, Prompt, Refusal
+from harness.values import Failure, ModelRef, Observation, Prompt, Refusal, Unobserved
 from harness.wire import limits
 from harness.wire.chat import reply_of
 from tests.wire import servers
@@ -174,6 +174,23 @@ def test_an_error_is_in_the_servers_words_without_the_key(client, monkeypatch):
     assert seen.broke.error == "HTTP 500"
     assert seen.broke.message.endswith("ValueError: no Bearer ***")
     assert KEY not in seen.model_dump_json()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_without_the_route_is_not_seen_and_refuses_nothing(client, status, stream):
+    with serving(lambda handler, asked: handler.json({"error": {"message": "File Not Found"}}, status)) as fake:
+        seen = run(client, Part(fake.url), stream=stream)
+    hidden = Unobserved(reason=f"this server has no chat completions route (HTTP {status})")
+    assert (seen.broke, seen.prompt, seen.tokens, seen.generation, seen.reply) == (None, *[hidden] * 4)
+    assert seen.request.settings["max_tokens"] == 4
+
+
+def test_a_model_that_the_server_does_not_know_is_a_refusal(client):
+    error = {"message": "The model `m` does not exist.", "type": "NotFoundError", "code": 404}
+    with serving(lambda handler, asked: handler.json({"error": error}, 404)) as fake:
+        seen = run(client, Part(fake.url), stream=False)
+    assert seen.broke == Refusal(error="HTTP 404", message=error["message"])
 
 
 def test_an_error_inside_a_stream_is_a_refusal(client):

@@ -816,3 +816,36 @@ def test_one_output_may_be_asked_for_alone():
     assert judge.compare(Stage.TEMPLATE, GREETING, None) == unobserved("not reached")
     assert judge.isolated(Stage.TEMPLATE, GREETING, trace(GREETING)) == Comparison(outcome=Outcome.EQUAL)
     assert isinstance(trace(GREETING).output(Run.CHAINED, Stage.INFERENCE), Generation)
+
+
+BEYOND = GREETING.model_copy(
+    update={"case": GREETING.case.model_copy(update={"covers": ("prompt longer than the context",)})}
+)
+TOO_LONG = Refusal(error="ValueError", message="Requested tokens (3) exceed context window of 2", context=True)
+
+
+@pytest.mark.parametrize(
+    ("golden", "observed", "context", "outcome"),
+    [
+        (BEYOND, TOO_LONG, -1, Outcome.UNOBSERVED),  # the reference's context is larger than the stack's
+        (BEYOND, TOO_LONG, None, Outcome.UNOBSERVED),
+        (BEYOND, TOO_LONG, 1, Outcome.FAILED),  # it would have fitted
+        (GREETING, TOO_LONG, -1, Outcome.FAILED),  # a context too small for an ordinary case is a wrong setting
+        (BEYOND.model_copy(update={"generation": TOO_LONG}), GREETING.generation, 1, Outcome.UNOBSERVED),
+        (BEYOND.model_copy(update={"generation": TOO_LONG}), GREETING.generation, 0, Outcome.DIVERGED),
+        (BEYOND.model_copy(update={"generation": TOO_LONG}), GREETING.generation, None, Outcome.DIVERGED),
+        (BEYOND.model_copy(update={"generation": TOO_LONG}), TOO_LONG, 0, Outcome.EQUAL),
+    ],
+)
+def test_a_prompt_beyond_the_context_is_judged_by_the_context_in_force(golden, observed, context, outcome):
+    ids = len(golden.tokens.ids)
+    judge = Judge({}, FLOOR, lambda: None if context is None else ids + context)
+    assert judge.compare(Stage.INFERENCE, golden, observed).outcome is outcome
+
+
+def test_a_call_that_refuses_a_prompt_beyond_its_context_accuses_nobody():
+    whole = Observation(broke=TOO_LONG)
+    seen = trace(BEYOND, {Run.CHAINED: whole})
+    for context, accused in ((0, False), (len(BEYOND.tokens.ids) + 1, True)):
+        results = Judge({}, FLOOR, lambda room=context: room).case(BEYOND, seen)
+        assert any(result.chained is Chained.UNEXPLAINED for result in results) is accused

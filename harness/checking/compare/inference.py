@@ -31,6 +31,8 @@ FEWEST = 8
 llama.cpp, one mean in 10,000 reaches 0.45 of the limit; that of a single one can exceed it (with flash attention)."""
 _SMALLEST = 1e-12
 _UNASKED = "(not asked for)"
+BEYOND_CONTEXT = "prompt longer than the context"
+"""What a case covers whose prompt need not fit: of any other, a context without room for it is a wrong setting."""
 _CHARACTER = 3
 """How many ids beyond a limit may complete a character, which is a declared policy of the postprocess stage's."""
 _NEUTRAL: Mapping[str, Any] = {
@@ -114,6 +116,31 @@ def compare(
     if turns:
         rule += f", near-tie at {turns} position{'s' if turns > 1 else ''}"
     return equivalent(rule, kl=worst, limit=floor.limit)
+
+
+def outside_context(
+    golden: Generation | Refusal | None, observed: object, ids: int, context: int | None, *, covered: bool
+) -> Comparison | None:
+    """Return that nothing can be held where the context in force is another than the golden's; else None.
+
+    The reference's context is the one that the model was trained for, the part's the one that its stack sets.
+
+    Args:
+        golden: The reference's generation, or its refusal.
+        observed: The part's.
+        ids: How many the prompt has.
+        context: How many the part's context takes; None if it does not show that.
+        covered: Whether the case is there for a prompt that does not fit.
+    """
+    if isinstance(golden, Refusal) and golden.context and isinstance(observed, Generation):
+        if context is not None and ids < context:
+            return unobserved(f"the prompt of {ids} ids fits this part's context of {context}: no refusal is due")
+        return None
+    refuses = isinstance(golden, Generation) and isinstance(observed, Refusal) and observed.context
+    if covered and refuses and (context is None or ids >= context):
+        size = "" if context is None else f" of {context}"
+        return unobserved(f"the prompt of {ids} ids does not fit this part's context{size}, and it says so")
+    return None
 
 
 def _refused(ended: Comparison, observed: Generation | Ending | None) -> Comparison:

@@ -172,7 +172,7 @@ class LlamaCppPythonServer:
         api = self._connected(stage)
         try:
             return api.stream(_CHAT, body) if body["stream"] else api.post(_CHAT, body)
-        except (StageFailedError, StageRefusedError):
+        except (StageFailedError, StageRefusedError, StageUnobservedError):
             # Where the process is gone, say how it ended, not that the connection did; and what a tap of ours raised in
             # the server is no answer of the server's.
             self._call(stage, "url")

@@ -100,7 +100,7 @@ class LlamaServer:
 
     def identity(self) -> Mapping[str, str]:
         """Return the build and the settings that the server shows."""
-        properties = self._main.get("/props")
+        properties = self._main.properties()
         return {
             **self._main.identity(),
             "build": str(properties.get("build_info")),
@@ -161,7 +161,9 @@ class LlamaServer:
 
     def render(self, request: Request, options: CaseOptions) -> Prompt:  # noqa: ARG002 - it has its own clock
         """What `/apply-template` renders; the chained run shows whether the chat route does the same."""
-        text = self._main.post("/apply-template", body_of_request(request))["prompt"]
+        text = self._main.shown("/apply-template", body_of_request(request), "prompt")
+        if not isinstance(text, str):
+            raise StageUnobservedError("the prompt in the answer of /apply-template is no text")
         return Prompt(text=self._bos_text + text if self._prints_bos else text, clock=datetime.now())
 
     def tokenize(self, prompt: Prompt) -> Tokens:
@@ -266,12 +268,12 @@ class LlamaServer:
     def _bos_text(self) -> str:
         """The text of the BOS that the server's tokenizer adds, or nothing."""
         added = self._main.tokenize("").ids
-        return str(self._main.get("/props").get("bos_token") or "") if added else ""
+        return str(self._main.properties().get("bos_token") or "") if added else ""
 
     @cached_property
     def _prints_bos(self) -> bool:
         """Whether the template prints the BOS, which the server takes off and has its tokenizer add."""
-        template = str(self._main.get("/props").get("chat_template") or "")
+        template = str(self._main.properties().get("chat_template") or "")
         return bool(self._bos_text) and ("bos_token" in template or self._bos_text in template)
 
     def _rendered(self, shown: str) -> str:
@@ -333,7 +335,7 @@ class LlamaServer:
         return self._main.tokenize(text, parsed=parsed).ids
 
     def _special(self) -> dict[str, int]:
-        properties = self._main.get("/props")
+        properties = self._main.properties()
         texts = {name: properties.get(f"{name}_token") for name in ("bos", "eos")}
         return {name: self._main.tokenize(text).ids[-1] for name, text in texts.items() if text}
 

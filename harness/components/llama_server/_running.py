@@ -9,15 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.components.llama_server._options import Options
-from harness.components.llama_server._same_model import check_model
+from harness.components.llama_server._same_model import check_model, shown
 from harness.errors import MissingPackageError
 from harness.process.patience import Limit
 from harness.process.serving import Server
 from harness.process.worker import Worker
-from harness.stage import StageRefusedError
+from harness.stage import StageRefusedError, StageUnobservedError
 from harness.values import Json, ModelRef, Tokens
 from harness.wire.api import Api
 
+_START = "start llama-server there, or mend its address in the stack's file"
 _THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -70,8 +71,8 @@ class Running:
             StageFailedError: it does not start, or has died.
         """
         try:
-            shown = self.get("/props").get("model_path")
-        except StageRefusedError:
+            shown = self.properties().get("model_path")
+        except (StageRefusedError, StageUnobservedError):
             shown = None
         here = self._options.url is None or urlsplit(self._options.url).hostname in _THIS_MACHINE
         if here and isinstance(shown, str) and Path(shown).is_absolute():
@@ -99,21 +100,48 @@ class Running:
         """Post JSON and return the events that come back."""
         return self._asked().stream(path, body)
 
+    def properties(self) -> Json:
+        """Return what `/props` shows.
+
+        Raises:
+            StageUnobservedError: the server does not show it.
+        """
+        found = self.get("/props")
+        if not isinstance(found, dict):
+            raise StageUnobservedError("the answer of /props is no object")
+        return found
+
+    def shown(self, path: str, body: Mapping[str, Any], name: str) -> Any:
+        """Return one field of an answer.
+
+        Raises:
+            StageUnobservedError: the answer has no such field: another version, or another server, does not show it.
+        """
+        answer = self.post(path, body)
+        if not isinstance(answer, dict) or name not in answer:
+            raise StageUnobservedError(f"the answer of {path} has no {name!r}")
+        return answer[name]
+
     def tokenize(self, text: str, *, parsed: bool = True) -> Tokens:
         """Return the ids of a text, with a BOS if one is due, and control tokens parsed or read as text."""
         body = {"content": text, "add_special": True, "parse_special": parsed, "with_pieces": True}
-        found = self.post("/tokenize", body)["tokens"]
-        pieces = (one["piece"] for one in found)
-        return Tokens(
-            ids=tuple(one["id"] for one in found),
-            # A piece that is no UTF-8 comes as a list of bytes.
-            pieces=tuple(p if isinstance(p, str) else bytes(p).decode("utf-8", errors="replace") for p in pieces),
-        )
+        found = self.shown("/tokenize", body, "tokens")
+        try:
+            pieces = [one["piece"] for one in found]
+            return Tokens(
+                ids=tuple(one["id"] for one in found),
+                # A piece that is no UTF-8 comes as a list of bytes.
+                pieces=tuple(p if isinstance(p, str) else bytes(p).decode("utf-8", errors="replace") for p in pieces),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StageUnobservedError("the answer of /tokenize shows no ids with their pieces") from error
 
     def complete(self, ids: Sequence[int], settings: Mapping[str, Any], top: int) -> Json:
         """Return the answer of `/completion` to ids."""
         body = {"cache_prompt": False, **settings, "prompt": list(ids), "n_probs": top, "return_tokens": True}
-        answer: Json = self.post("/completion", body)
+        answer = self.post("/completion", body)
+        if not isinstance(answer, dict) or "tokens" not in answer:
+            raise StageUnobservedError("the answer of /completion has no 'tokens'")
         return answer
 
     def _asked(self) -> Server | Api:
@@ -123,8 +151,10 @@ class Running:
         """Return the API of a server that runs already, once it is known to have the model."""
         if self._other is None:
             url = str(self._options.url).removesuffix("/v1")
-            api = Api(url, key_variable=self._options.api_key_variable, seconds=self._options.seconds)
-            if not self._options.any_model:
+            api = Api(url, key_variable=self._options.api_key_variable, seconds=self._options.seconds, start=_START)
+            if self._options.any_model:
+                shown(api.get, "/props")
+            else:
                 check_model(self._model, api.url, api.get)
             self._other = api
         return self._other

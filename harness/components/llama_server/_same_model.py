@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.models.gguf import read_model_file
-from harness.stage import StageRefusedError
+from harness.stage import StageRefusedError, StageUnobservedError
 from harness.values import Json, ModelRef
 
 _REMEDY = "start it with the very file, and with --chat-template-file where models.toml gives a template"
@@ -35,27 +35,27 @@ def check_model(model: ModelRef, url: str, get: Callable[[str], Any]) -> None:
         ("vocabulary", len(found.metadata.get("tokenizer.ggml.tokens", ())), meta.get("n_vocab")),
         ("number of weights", sum(int(tensor.n_elements) for tensor in found.tensors), meta.get("n_params")),
         ("size", sum(int(tensor.n_bytes) for tensor in found.tensors), meta.get("size")),
-        ("template", template, _shown(get, "/props").get("chat_template")),
+        ("template", template, shown(get, "/props").get("chat_template")),
     )
-    for what, wanted, shown in pairs:
-        if shown is not None and wanted is not None and shown != wanted:
-            values = "" if what == "template" else f": {shown:,}, not {wanted:,}"
+    for what, wanted, has in pairs:
+        if has is not None and wanted is not None and has != wanted:
+            values = "" if what == "template" else f": {has:,}, not {wanted:,}"
             raise UserError(
                 f"the llama-server at {url} has not the model {model.name!r}: another {what}{values}", _REMEDY
             )
 
 
 def _meta(get: Callable[[str], Any]) -> Json:
-    listed = _shown(get, "/v1/models").get("data")
+    listed = shown(get, "/v1/models").get("data")
     first = listed[0] if isinstance(listed, list) and listed else None
     meta = first.get("meta") if isinstance(first, dict) else None
     return {name: one for name, one in meta.items() if isinstance(one, int)} if isinstance(meta, dict) else {}
 
 
-def _shown(get: Callable[[str], Any], path: str) -> Json:
+def shown(get: Callable[[str], Any], path: str) -> Json:
     """Return what a server shows; nothing where it is told not to (`--no-props`, a proxy before it)."""
     try:
         answer = get(path)
-    except StageRefusedError:
+    except (StageRefusedError, StageUnobservedError):
         return {}
     return answer if isinstance(answer, dict) else {}

@@ -142,7 +142,7 @@ class OpenAiCompatible:
         server = self._server
         try:
             count = self._fed_text(server, prompt.text, {}, 1)[0]
-        except StageRefusedError:
+        except (StageRefusedError, StageUnobservedError):
             count = None
         seen = "" if count is None else f"; of the prompt's text it makes {count}"
         raise StageUnobservedError(f"{_HIDDEN_IDS}{seen}")

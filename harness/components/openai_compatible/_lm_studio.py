@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from harness.components.openai_compatible._server import Server
 from harness.errors import UserError, unknown_name
+from harness.stage import StageUnobservedError
 
 _SHOWN = ("quantization", "compatibility_type", "state", "max_context_length", "loaded_context_length")
 
@@ -18,7 +19,11 @@ def check(server: Server) -> dict[str, str]:
     Raises:
         UserError: the server has none of this name, or one of another architecture.
     """
-    answer = server.api.get("/api/v0/models")
+    try:
+        answer = server.api.get("/api/v0/models")
+    except StageUnobservedError as hidden:
+        # An older version. It is then known as little as any other server.
+        return {"model file": f"not shown: {hidden}"}
     listed = answer.get("data") if isinstance(answer, dict) else None
     models = {str(one.get("id")): one for one in listed or () if isinstance(one, dict)}
     if server.name not in models:

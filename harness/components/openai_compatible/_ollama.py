@@ -50,6 +50,10 @@ def check(server: Server) -> dict[str, str]:
             f"Ollama at {server.root} has no model {server.name!r} ({refused.refusal.line})",
             f"make it from the very file: a Modelfile with 'FROM <file>', then: ollama create {server.name}",
         ) from refused
+    except StageUnobservedError as hidden:
+        raise UserError(
+            f"the server at {server.root} is no Ollama: {hidden}", "leave out the profile, or name the server's own"
+        ) from hidden
     info = _objects(shown, "model_info")
     architecture = info.get("general.architecture")
     tokens = info.get("tokenizer.ggml.tokens")

@@ -9,12 +9,13 @@ from typing import Any
 
 from harness.components.openai_compatible._model import KnownModel
 from harness.components.openai_compatible._read import Row, choice_of, count_of, rows_of
-from harness.stage import StageFailedError, StageRefusedError
+from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Json
 from harness.wire.api import Api
 
 _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
+_START = "start the server, or mend its address in the stack's file"
 _WIDTHS = (256, 20, 5)
 """Log-probabilities asked for: as many as goldens keep, else OpenAI's limit, else the older one of completions."""
 _TEXT = "Hi"
@@ -69,7 +70,7 @@ class Server:
     @cached_property
     def api(self) -> Api:
         """The API under the server's root."""
-        return Api(self.root, key_variable=self._key_variable, seconds=self._seconds)
+        return Api(self.root, key_variable=self._key_variable, seconds=self._seconds, start=_START)
 
     def close(self) -> None:
         """Close what is open."""
@@ -99,6 +100,7 @@ class Server:
 
         Raises:
             StageRefusedError: its chat route refuses the simplest question.
+            StageUnobservedError: it has none.
         """
         chat_top, chat = self._chat_top()
         completions_top, completion = self._completions_top()
@@ -142,7 +144,7 @@ class Server:
         fed = prompt if isinstance(prompt, str) else list(prompt)
         try:
             answer = self.api.post(_COMPLETIONS, {**settings, "model": self.name, "prompt": fed, "stream": False})
-        except StageRefusedError:
+        except (StageRefusedError, StageUnobservedError):
             return None
         except StageFailedError as failed:
             # A page where the route would be; what hangs or is down is down for every route.
