@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 
 from harness.process.owner import as_the_parts, the_parts_own
+from harness.process.ports import check_ours, free_port
 from harness.process.worker import imported
 
 _EVERYTHING = 10
@@ -84,6 +84,7 @@ class Program:
 
     Raises:
         OSError: it does not start.
+        StageUnobservedError: another program took its port.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Program:
         seconds: float,
         plants: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
-        port = _free_port()
+        port = self._port = free_port()
         command = [binary, "--model", file, "--host", "127.0.0.1", "--port", str(port), "--ctx-size", str(n_ctx)]
         command += ["--parallel", "1", "--jinja", "--no-warmup", "--log-verbosity", str(_EVERYTHING)]
         if chat_template is not None:
@@ -106,7 +107,12 @@ class Program:
         self.file = file
         with the_parts_own():
             self._process = subprocess.Popen([*command, *arguments], stdin=subprocess.DEVNULL)
-        self._await(time.monotonic() + seconds)
+        try:
+            self._await(time.monotonic() + seconds)
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
         _plant(self, plants)
 
     def url(self) -> str:
@@ -127,15 +133,16 @@ class Program:
             self._check()
             with contextlib.suppress(httpx.HTTPError):
                 httpx.get(f"{self._url}/health", timeout=1, trust_env=False).raise_for_status()
+                check_ours(self._process.pid, self._port)
                 return
             if time.monotonic() > until:
-                self._process.kill()
                 raise as_the_parts(OSError(f"{self._binary} did not become ready in time"))
             time.sleep(_POLL)
 
     def _check(self) -> None:
         status = self._process.poll()
         if status is not None:
+            check_ours(self._process.pid, self._port)
             raise as_the_parts(OSError(f"{self._binary} ended with status {status}"))
 
 
@@ -153,9 +160,3 @@ def _set(settings: Any, name: str, value: Any) -> None:
         raise as_the_parts(AttributeError(f"the server has no parameter {name!r}"))
     with the_parts_own():
         setattr(settings, last, value)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,7 +12,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from harness.components.transformers_serve._plan import Plan
 from harness.process.owner import our_own, tapped, the_parts_own
+from harness.process.ports import check_ours, free_port
 from harness.process.upstream import private
 from harness.wire.api import connection
 
@@ -67,7 +67,7 @@ class Server:
         if name_architecture:
             self._name_architecture()
         self._model_name = f"{folder}:{file}"
-        self._port = _free_port()
+        self._port = free_port()
         self.plan = Plan()
         with the_parts_own():
             serve = Serve(
@@ -88,6 +88,7 @@ class Server:
         self._http = connection(_LONG)
         server = private(serve, "server", _PACKAGE)
         while not server.started:
+            check_ours(os.getpid(), self._port)
             time.sleep(_POLL)
 
     # What the parent calls
@@ -309,12 +310,6 @@ def _settings(config: Any) -> dict[str, Any]:
         "max_tokens": config.max_new_tokens,
         "stop": list(config.stop_strings or ()),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _end_with_main() -> None:

