@@ -47,6 +47,7 @@ class ServedRoute:
         proxy.upstream, proxy.key_variable = self._server.url(), self._server.key_variable()
         if isinstance(self._server, Limited):
             proxy.seconds = self._server.answer_seconds()
+        proxy.patience = getattr(self._server, "patience", None)
         proxy.additions = self._server.additions(case, stream=stream)
         proxy.added = getattr(self._server, "added", frozenset())
         proxy.forget()

@@ -10,6 +10,7 @@ from harness.process.worker import RemoteError, Worker, WorkerDiedError
 from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Failure, Json
 from harness.wire.api import Api
+from harness.wire.limits import Patience
 
 Answer = TypeVar("Answer")
 
@@ -47,6 +48,10 @@ class Server:
         """
         self._connected()
         return self._where()
+
+    def patience(self) -> Patience:
+        """Begin the wait for one answer: a limit on what the server does, not on what keeps it from doing it."""
+        return self.child.worker.wait()
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
@@ -87,7 +92,7 @@ class Server:
     def _connected(self) -> Api:
         if self._api is None:
             self.child.start()
-            self._api = Api(self._where(), seconds=self._seconds)
+            self._api = Api(self._where(), seconds=self._seconds, patience=self.patience)
         return self._api
 
     def _disconnect(self) -> None:

@@ -128,6 +128,11 @@ class Worker:
         """The child's process id, or None when none runs."""
         return self._process.pid if self._process else None
 
+    def wait(self) -> Wait:
+        """Begin the wait for one answer that comes another way than by a call: over HTTP."""
+        assert self._process is not None
+        return Wait(self._limit, self._process.pid)
+
     def call(self, method: str, /, **arguments: Any) -> Any:
         """Call a method of the served object and return its answer.
 

@@ -9,13 +9,13 @@ import os
 import re
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from harness.errors import MissingPackageError, NotRunningError, UserError
 from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Failure, Json, Refusal
-from harness.wire.limits import Deadline, failure_of, parts_of, said
+from harness.wire.limits import Deadline, Patience, failure_of, parts_of, said
 from harness.wire.untrusted import check_texts, key_pattern, parsed
 
 try:
@@ -39,22 +39,32 @@ class Api:
             nowhere else.
         seconds: How long one answer may take in all.
         start: How to start the server, where someone else runs it: that it never ran is theirs to mend.
+        patience: Begins the wait for one answer of a server of ours, which then counts in the clock's stead.
 
     Raises:
         UserError: the variable is named and not set, or the address is none.
     """
 
-    def __init__(self, url: str, *, key_variable: str | None = None, seconds: float = 120.0, start: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_variable: str | None = None,
+        seconds: float = 120.0,
+        start: str = "",
+        patience: Callable[[], Patience] | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self._key_variable = key_variable
         self._seconds = seconds
         self._start = start
+        self._patience = patience
         headers = {}
         if key_variable is not None:
             if not os.environ.get(key_variable):
                 raise UserError(f"the environment variable {key_variable} is to hold the API key and is not set")
             headers["Authorization"] = f"Bearer {os.environ[key_variable]}"
-        self._http = connection(seconds, headers, url=self.url)
+        self._http = connection(seconds if patience is None else None, headers, url=self.url)
 
     def close(self) -> None:
         """Close what is open."""
@@ -84,7 +94,7 @@ class Api:
         content = None if body is None else json.dumps(body, ensure_ascii=True).encode("ascii")
         headers = {} if content is None else {"Content-Type": "application/json"}
         url = self.url + path
-        with Deadline(self._seconds) as deadline:
+        with Deadline(self._seconds, self._patience and self._patience()) as deadline:
             more = deadline.extensions
             try:
                 with self._http.stream(method, url, content=content, headers=headers, extensions=more) as response:
@@ -111,7 +121,7 @@ class Api:
         return decoded(data, "the answer")
 
 
-def connection(seconds: float, headers: Mapping[str, str] | None = None, *, url: str = "") -> httpx.Client:
+def connection(seconds: float | None, headers: Mapping[str, str] | None = None, *, url: str = "") -> httpx.Client:
     """Return what speaks HTTP to a server under test.
 
     A proxy of the environment comes between where the server is on another machine; nothing else of the environment
@@ -122,6 +132,7 @@ def connection(seconds: float, headers: Mapping[str, str] | None = None, *, url:
         UserError: there is such a proxy, and it cannot be used.
     """
     proxy = _proxy_to(url)
+    # Without a number of seconds a pause is not limited; the deadline of the exchange is.
     try:
         return httpx.Client(
             headers=headers,

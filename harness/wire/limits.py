@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from harness.errors import MissingPackageError
 from harness.stage import StageFailedError
@@ -23,17 +23,30 @@ MOST_BYTES = 256 << 20
 _CONNECTED = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
 
 
+class Patience(Protocol):
+    """What tells of a server of ours whether it still works, where a clock alone would not."""
+
+    @property
+    def failure(self) -> Failure:
+        """What is said of a server whose time is over."""
+
+    def left(self) -> float:
+        """Return for how many seconds to wait before this is asked again; none are left at 0."""
+
+
 class Deadline:
     """A limit on one exchange as a whole. httpx limits every pause: a server that drips would hold it for ever.
 
     Args:
         seconds: How long the exchange may take. After that its socket is shut down, and whatever waits on it goes on.
+        patience: Tells of a server of ours when its time is over, in the clock's stead.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, patience: Patience | None = None) -> None:
         self._seconds = seconds
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
+        self._patience = patience
+        self._timer = self._timer_of(seconds if patience is None else patience.left())
+        self._over = False
         self._stream: Any = None
         self._lock = threading.Lock()
         self.passed = False
@@ -43,7 +56,9 @@ class Deadline:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._timer.cancel()
+        with self._lock:
+            self._over = True
+            self._timer.cancel()
 
     @property
     def extensions(self) -> dict[str, Any]:
@@ -53,7 +68,7 @@ class Deadline:
     @property
     def failure(self) -> Failure:
         """What is said of an exchange that took too long."""
-        return Failure(reason="hang", seconds=self._seconds)
+        return Failure(reason="hang", seconds=self._seconds) if self._patience is None else self._patience.failure
 
     def _seen(self, event: str, info: Mapping[str, Any]) -> None:
         if event in _CONNECTED:
@@ -62,8 +77,20 @@ class Deadline:
                 if self.passed:
                     self._shut()
 
+    def _timer_of(self, seconds: float) -> threading.Timer:
+        timer = threading.Timer(seconds, self._end)
+        timer.daemon = True
+        return timer
+
     def _end(self) -> None:
+        left = 0.0 if self._patience is None else self._patience.left()
         with self._lock:
+            if self._over:
+                return
+            if left > 0:
+                self._timer = self._timer_of(left)
+                self._timer.start()
+                return
             self.passed = True
             self._shut()
 

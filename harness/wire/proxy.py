@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +23,7 @@ from harness.errors import MissingPackageError, UserError
 from harness.stage import StageFailedError, StageRefusedError
 from harness.values import Failure, Json
 from harness.wire.api import check_status, connection, decoded, events, without_key
-from harness.wire.limits import Deadline, failure_of, parts_of
+from harness.wire.limits import Deadline, Patience, failure_of, parts_of
 from harness.wire.untrusted import parsed
 
 try:
@@ -90,6 +90,7 @@ class RecordingProxy:
         seconds: How long an answer may take in all.
 
     Attributes:
+        patience: Begins the wait for one answer of a server of ours, which then counts in the clock's stead.
         exchanges: What passed, oldest first.
         error: What code of ours raised while it passed something on.
         additions: Fields to add to the body of a chat call.
@@ -107,6 +108,7 @@ class RecordingProxy:
         self.additions: Mapping[str, Any] = {}
         self.added: frozenset[str] = frozenset()
         self.seconds = seconds
+        self.patience: Callable[[], Patience] | None = None
         self._server = _Listener(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -243,12 +245,13 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Authorization"] = f"Bearer {os.environ[proxy.key_variable]}"
         exchange = exchange or Exchange({})
         target = proxy.upstream + self.path.removeprefix(proxy.root)
-        more: dict[str, Any] = {"timeout": httpx.Timeout(proxy.seconds, connect=5.0)}
-        with Deadline(proxy.seconds) as deadline:
+        pause = None if proxy.patience else proxy.seconds
+        more: dict[str, Any] = {"timeout": httpx.Timeout(pause, connect=5.0)}
+        with Deadline(proxy.seconds, proxy.patience and proxy.patience()) as deadline:
             try:
                 more["extensions"] = deadline.extensions
                 with (
-                    connection(proxy.seconds, url=proxy.upstream) as http,
+                    connection(pause, url=proxy.upstream) as http,
                     http.stream(self.command, target, content=content, headers=headers, **more) as answer,
                 ):
                     exchange.status = answer.status_code

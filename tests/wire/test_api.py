@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.stage import StageFailedError, StageRefusedError
+from harness.values import Failure
 from harness.wire import limits
 from harness.wire.api import Api, events, refusal
 from tests.wire import servers
@@ -226,3 +227,32 @@ def test_a_proxy_that_cannot_be_used_is_the_users_matter(proxies):
     proxies.setenv("ALL_PROXY", "odd://127.0.0.1:1")
     with pytest.raises(UserError, match="the proxy that the environment names"):
         Api("http://models.invalid/v1")
+
+
+def test_a_server_of_ours_is_waited_for_as_long_as_it_works():
+    class Working:
+        asked = 0
+        failure = Failure(reason="hang", seconds=7)
+
+        def left(self):
+            self.asked += 1
+            return 0.2 if self.asked <= self.most else 0.0
+
+    def late(handler, asked):
+        time.sleep(0.6)
+        handler.json({"late": True})
+
+    with serving(late) as fake:
+        for most, answers in ((20, True), (1, False)):
+            wait = Working()
+            wait.most = most
+            api = Api(fake.url, seconds=0.1, patience=lambda wait=wait: wait)
+            try:
+                if answers:
+                    assert api.get("/x") == {"late": True}
+                else:
+                    with pytest.raises(StageFailedError) as failed:
+                        api.get("/x")
+                    assert failed.value.failure == Working.failure
+            finally:
+                api.close()

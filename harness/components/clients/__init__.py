@@ -29,14 +29,14 @@ class Options(BaseModel):
 
     Attributes:
         model: The model's name in the request.
-        seconds: How long a call may take.
+        seconds: How long a call may take: far longer than any server is waited for, whose time it is that passes.
         arguments: Keyword arguments for the client's call beside the case's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "local"
-    seconds: float = Field(default=180.0, gt=0)
+    seconds: float = Field(default=3600.0, gt=0)
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -10,6 +10,9 @@ import httpx
 from harness.process.owner import the_parts_own
 from harness.wire.api import Api
 
+_LONG = 3600.0
+"""Seconds. How long a server may take is limited on the way to it."""
+
 
 class Client:
     """A program that speaks HTTP itself.
@@ -31,7 +34,7 @@ class Client:
         """Call the server and return its answer."""
         sent = {"model": self._model, **body, **self._arguments, "stream": stream}
         with the_parts_own():
-            api = Api(url)
+            api = Api(url, seconds=_LONG)
             try:
                 return (api.stream if stream else api.post)("/chat/completions", sent)
             finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,7 @@ from harness.values import (
     Unobserved,
 )
 from harness.wire.chat import body_of_request, reply_of
+from harness.wire.limits import Patience
 
 TOP = 256
 """How many log-probabilities of a position the isolated run is asked for."""
@@ -238,6 +239,11 @@ class LlamaServer:
     def key_variable(self) -> str | None:
         """The environment variable of the API key."""
         return self._options.api_key_variable
+
+    @property
+    def patience(self) -> Callable[[], Patience] | None:
+        """What begins the wait for one answer of a server of ours; None of one that runs elsewhere."""
+        return self._main.patience
 
     def additions(self, case: Case, *, stream: bool) -> Json:
         """Ask for the ids and the log-probabilities; the server refuses the latter for a stream with tools."""

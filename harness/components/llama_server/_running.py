@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from harness.process.worker import Worker
 from harness.stage import StageRefusedError, StageUnobservedError
 from harness.values import Json, ModelRef, Tokens
 from harness.wire.api import Api
+from harness.wire.limits import Patience
 
 _START = "start llama-server there, or mend its address in the stack's file"
 _THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -87,6 +88,11 @@ class Running:
             StageFailedError: it does not start, or has died.
         """
         return self._own.url() if self._own is not None else self._elsewhere().url
+
+    @property
+    def patience(self) -> Callable[[], Patience] | None:
+        """What begins the wait for one answer of a server of ours; None of one that runs elsewhere."""
+        return None if self._own is None else self._own.patience
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
