@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.stage import StageFailedError
-from harness.values import Case, Failure, Json, Reply, Request, Usage
+from harness.values import Case, Json, Reply, Request, Usage
+from harness.wire.form import reading
 
 _NOT_SETTINGS = frozenset({"messages", "tools", "tool_choice", "model", "user", "metadata", "stream", "stream_options"})
 _REASONING = ("reasoning_content", "reasoning")
@@ -59,11 +59,8 @@ def reply_of(answer: Json | Sequence[Json]) -> Reply:
     Raises:
         StageFailedError: it is no chat completion.
     """
-    try:
+    with reading("no chat completion"):
         return _whole(answer) if isinstance(answer, dict) else _streamed(answer)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise StageFailedError(Failure(reason="broken", message=f"no chat completion ({what})")) from error
 
 
 def answer_of(reply: Reply) -> Json | list[Json]:

@@ -46,6 +46,7 @@ from harness.values import (
     Unobserved,
 )
 from harness.wire.chat import body_of_request, reply_of
+from harness.wire.form import field
 from harness.wire.limits import Patience
 
 TOP = 256
@@ -220,9 +221,9 @@ class LlamaServer:
         if evaluated not in (None, after):
             answer = self._replayed(server, model, script, evaluated, body)
         shown = verbose_of(answer)
-        generated = () if shown is None else tuple(shown["tokens"])
+        generated = () if shown is None else tuple(field(shown, "tokens", list))
         # A stream shows no ids, but how many they were.
-        longer = shown is not None and shown["tokens_predicted"] > len(script)
+        longer = shown is not None and field(shown, "tokens_predicted", int) > len(script)
         if longer or generated != script[: len(generated)]:
             raise StageUnobservedError("the server did not generate the ids that its replay model holds")
         found = reply_of(answer)
@@ -261,7 +262,7 @@ class LlamaServer:
             hidden = Unobserved(reason="the server does not show what it fed to its model (it does at verbosity 10)")
             return Observation(prompt=hidden)
         return Observation(
-            prompt=Prompt(text=self._rendered(shown["prompt"]), clock=datetime.now()),
+            prompt=Prompt(text=self._rendered(field(shown, "prompt", str)), clock=datetime.now()),
             tokens=self._fed(body, shown),
             generation=generation_of(shown) if isinstance(answer, dict) else self._streamed(answer, shown),
         )
@@ -288,7 +289,7 @@ class LlamaServer:
 
     def _streamed(self, chunks: Sequence[Json], shown: Json) -> Generation | Unobserved:
         ids = streamed_ids(chunks)
-        if len(ids) != shown["tokens_predicted"]:
+        if len(ids) != field(shown, "tokens_predicted", int):
             return Unobserved(reason="the stream does not show every id")
         return generation_of({**shown, "tokens": ids, "completion_probabilities": ()})
 
@@ -297,9 +298,9 @@ class LlamaServer:
 
         Where they do not, the known defects of a prompt are tried until one gives the chat route's numbers.
         """
-        tokens = self._tokenized(shown["prompt"])
+        tokens = self._tokenized(field(shown, "prompt", str))
         if self._options.url is not None:
-            counts = shown["tokens_evaluated"], len(tokens.ids)
+            counts = field(shown, "tokens_evaluated", int), len(tokens.ids)
             if counts[0] == counts[1]:
                 return tokens
             reason = (
@@ -322,7 +323,7 @@ class LlamaServer:
         found = logprobs_of(chat)
         if self._same(found, self._numbers(tokens.ids)):
             return tokens
-        suffix = shown["generation_settings"].get("generation_prompt") or None
+        suffix = field(shown, "generation_settings", dict).get("generation_prompt") or None
         tried = candidates(shown["prompt"], tokens.ids, suffix, self._special(), self._ids)
         defect = search(found, tried, self._numbers, self._same)
         if defect is None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from harness.components.forcing import Position
-from harness.stage import StageFailedError
-from harness.values import Distributions, Failure, Generation, Json
+from harness.values import Distributions, Generation, Json
+from harness.wire.form import field, reading
 
 _FINISH = {"eos": "end_token", "limit": "length", "word": "stop"}
 _SETTINGS = (
@@ -33,19 +33,30 @@ _SETTINGS = (
 
 
 def verbose_of(answer: Json | Sequence[Json]) -> Json | None:
-    """Return what a chat answer, or a stream's chunks, shows of its making; None where it shows nothing."""
+    """Return what a chat answer, or a stream's chunks, shows of its making; None where it shows nothing.
+
+    Raises:
+        StageFailedError: it is no object.
+    """
     chunks = [answer] if isinstance(answer, dict) else answer
-    found = [chunk["__verbose"] for chunk in chunks if "__verbose" in chunk]
-    return found[-1] if found else None
+    found = [chunk for chunk in chunks if "__verbose" in chunk]
+    return field(found[-1], "__verbose", dict) if found else None
 
 
 def prompt_tokens_of(answer: Json | Sequence[Json]) -> int | None:
-    """Return how many ids the prompt of a chat answer had."""
+    """Return how many ids the prompt of a chat answer had; None where it has no usage.
+
+    Raises:
+        StageFailedError: what it says is no count.
+    """
     shown = verbose_of(answer)
     if shown is not None:
-        return int(shown["tokens_evaluated"])
+        return field(shown, "tokens_evaluated", int)
     usage = answer.get("usage") if isinstance(answer, dict) else None
-    return None if usage is None else int(usage["prompt_tokens"])
+    if usage is None:
+        return None
+    with reading("no usage"):
+        return int(usage["prompt_tokens"])
 
 
 def generation_of(answer: Json) -> Generation:
@@ -54,29 +65,37 @@ def generation_of(answer: Json) -> Generation:
     Raises:
         StageFailedError: the answer is none.
     """
-    try:
+    with reading("no completion"):
         ids = tuple(int(one) for one in answer["tokens"])
         rows = _leading_rows(answer.get("completion_probabilities", ()), ids)
         finish = _FINISH[answer["stop_type"]]
         settings = _settings(answer["generation_settings"])
         tops = [{one["id"]: one["logprob"] for one in row["top_logprobs"]} for row in rows]
         distributions = Distributions.of_top(tops) if tops else None
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"no completion ({type(error).__name__}: {error})"
-        raise StageFailedError(Failure(reason="broken", message=message)) from error
-    return Generation(ids=ids, chosen=ids, finish=finish, distributions=distributions, settings=settings)  # type: ignore[arg-type]
+        return Generation(ids=ids, chosen=ids, finish=finish, distributions=distributions, settings=settings)  # type: ignore[arg-type]
 
 
 def streamed_ids(chunks: Sequence[Json]) -> tuple[int, ...]:
-    """Return the ids of a stream that was asked for log-probabilities; those that complete no character are missing."""
-    choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
-    shown = [choice["logprobs"]["content"] for choice in choices if choice.get("logprobs")]
-    return tuple(int(one["id"]) for content in shown for one in content)
+    """Return the ids of a stream that was asked for log-probabilities; those that complete no character are missing.
+
+    Raises:
+        StageFailedError: its log-probabilities have another form.
+    """
+    with reading("no log-probabilities in the stream"):
+        choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
+        shown = [choice["logprobs"]["content"] for choice in choices if choice.get("logprobs")]
+        return tuple(int(one["id"]) for content in shown for one in content)
 
 
 def logprobs_of(answer: Json) -> dict[int, float]:
-    """Return the log-probabilities of the first generated position, by id."""
-    return {one["id"]: one["logprob"] for one in answer["completion_probabilities"][0]["top_logprobs"]}
+    """Return the log-probabilities of the first generated position, by id.
+
+    Raises:
+        StageFailedError: the answer has none.
+    """
+    with reading("no log-probabilities"):
+        rows = answer["completion_probabilities"][0]["top_logprobs"]
+        return {int(one["id"]): float(one["logprob"]) for one in rows}
 
 
 def positions_of(generation: Generation) -> list[Position]:

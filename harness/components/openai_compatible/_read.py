@@ -16,6 +16,7 @@ from typing import Any, Literal
 from harness.components.openai_compatible._model import Vocabulary
 from harness.stage import StageFailedError
 from harness.values import Distributions, Failure, Json
+from harness.wire.form import reading
 
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -66,24 +67,27 @@ def rows_of(shown: Any, vocabulary: Vocabulary) -> list[Row]:
     """
     if not shown:
         return []
-    try:
+    with reading("log-probabilities of no known form"):
         if isinstance(shown, list):
             return [_row(one, vocabulary) for one in shown]
         if shown.get("content") is not None:
             return [_row(one, vocabulary) for one in shown["content"]]
         return _older(shown, vocabulary)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _broken(f"log-probabilities of no known form ({type(error).__name__}: {error})") from error
 
 
 def distributions_of(rows: Sequence[Row]) -> Distributions | None:
-    """Return the distributions of the leading positions that have numbers; None where the first has none."""
+    """Return the distributions of the leading positions that have numbers; None where the first has none.
+
+    Raises:
+        StageFailedError: an id is none that a token can have.
+    """
     shown: list[Row] = []
     for row in rows:
         if not row.top:
             break
         shown.append(row)
-    return Distributions.of_top([row.top for row in shown]) if shown else None
+    with reading("log-probabilities that are no numbers of a token"):
+        return Distributions.of_top([row.top for row in shown]) if shown else None
 
 
 def finish_of(reason: Any, last: int, vocabulary: Vocabulary) -> Finish:
