@@ -1,7 +1,10 @@
-"""Templates that mean harm, many of them: no traceback, bounded memory and time, no process left behind.
+"""Templates and answers that mean harm, many of them: no traceback, bounded memory and time, no process left behind.
 
-`python -m benchmarks.hostile [--count N] [--seed N] [--engine NAME ...]`. A template is rendered in the engines that
-`--engine` names; innocent ones stand between them, and must all be judged alike.
+`python -m benchmarks.hostile templates [--count N] [--seed N] [--engine NAME ...]`: each is rendered in the engines
+that `--engine` names; innocent ones stand between them, and must all be judged alike.
+
+`python -m benchmarks.hostile answers [--count N] [--seed N]`: answers of a server are read by each component that asks
+servers of others, in every run of a case.
 """
 
 from __future__ import annotations
@@ -17,12 +20,18 @@ from contextlib import contextmanager
 
 import psutil
 
+from benchmarks.broken_answers import broken_answers
 from benchmarks.hostile_templates import hostile_templates
+from benchmarks.reading_answers import SECONDS as ANSWER_SECONDS
+from benchmarks.reading_answers import read_all
 from harness.fuzz import fixed_conversations
 from harness.fuzz.finding import Finding
 from harness.fuzz.template.api import engine_paths
 from harness.fuzz.template.run import SECONDS, Children, Plan, Statistics
 from harness.fuzz.template.trial import Subject
+from harness.project.golden import cases_for, load_golden, load_provenance
+from harness.project.project import find_project
+from harness.project.stack import resolve_model
 
 _INNOCENT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 _EVERY = 100
@@ -117,14 +126,39 @@ def templates(count: int, seed: int, engines: list[str]) -> None:
     print(f"templates: the innocent ones, all equal, were judged in {len(judgements)} way(s)")
 
 
+def answers(count: int, seed: int) -> None:
+    """Read broken answers, and print every error of ours that came of one."""
+    project = find_project()
+    model = resolve_model(project, "smollm2-135m-instruct")
+    (case,) = cases_for(project, model.name, ["system-and-user"])
+    golden = load_golden(project, model, case, load_provenance(project, model))
+    wrong, longest = 0, 0.0
+    with _watched("answers"):
+        for done, read in enumerate(read_all(list(broken_answers(count, seed)), golden, model), start=1):
+            for error in read.errors:
+                print(f"answers: {read.name}: {error}", flush=True)
+            wrong += bool(read.errors)
+            longest = max(longest, read.seconds)
+            if read.seconds > 2 * ANSWER_SECONDS:
+                print(f"answers: {read.name}: {read.seconds:.1f} s", flush=True)
+            if done % _EVERY == 0:
+                print(f"answers: {done:,} of {count:,}", flush=True)
+    print(f"answers: {count:,} (seed {seed}), of which {wrong} ended with an error of ours")
+    print(f"answers: the longest exchange took {longest:.1f} s, of {ANSWER_SECONDS} s that it may take")
+
+
 def main() -> None:
     """Try them, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("what", choices=("templates", "answers"))
+    parser.add_argument("--count", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", action="append")
     asked = parser.parse_args()
-    templates(asked.count, asked.seed, asked.engine or ["transformers-template", "minijinja"])
+    if asked.what == "answers":
+        answers(asked.count or 1500, asked.seed)
+    else:
+        templates(asked.count or 2000, asked.seed, asked.engine or ["transformers-template", "minijinja"])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ _MAX_TENSORS = 100_000
 _MAX_DIMENSIONS = 4
 # A longer name does not fit into the engine's tensor, with the zero at its end.
 _MAX_NAME_BYTES = 63
+_LENGTH = struct.Struct("<Q")
 _ALIGNMENT = b"general.alignment"
 _SCALAR_BYTES = {
     **dict.fromkeys(("UINT8", "INT8", "BOOL"), 1),
@@ -139,13 +140,27 @@ class Tables:
             elements = self._number("<Q")
             self._count(elements)
         if type_ is GGUFValueType.STRING:
-            for _ in range(elements):
-                self._skip(self._number("<Q"))
+            self._skip_texts(elements)
         elif type_ is GGUFValueType.ARRAY:
             raise ValueError(f"{_shown(key)} is an array of arrays")
         else:
             self._skip(elements * _SCALAR_BYTES[type_.name])
         return key
+
+    def _skip_texts(self, count: int) -> None:
+        """Step over texts; a vocabulary has some hundred thousand, so nothing is called for each but what reads it."""
+        content, place, end, length = self._content, self._place, len(self._content), _LENGTH.unpack_from
+        for _ in range(count):
+            if place + _LENGTH.size > end:
+                break
+            place += _LENGTH.size + length(content, place)[0]
+        else:
+            if place <= end:
+                self._place = place
+                return
+        # One of them ends beyond the file: step over each, to say which.
+        for _ in range(count):
+            self._skip(self._number("<Q"))
 
     def _skip_tensor(self) -> tuple[str, TensorPlace]:
         """Return the tensor's name and its place, counted from where the data of all tensors begins."""
