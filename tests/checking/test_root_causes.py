@@ -238,6 +238,12 @@ def test_what_may_follow_follows_only_what_is_wrong_in_all_its_cases():
     count, text = difference("count", follows=True), difference("text")
     assert cases(("a", count), ("a", text), ("b", text)) == [(["a", "b"], ["a"])]
     assert cases(("a", count), ("b", count), ("b", text)) == [(["a", "b"], []), (["b"], [])]
+    assert cases(("a", count), ("a", text)) == [(["a"], ["a"])]
+
+
+def test_what_stands_by_itself_follows_from_nothing_though_the_other_shows_in_all_its_cases():
+    one, other = difference("settings"), difference("text")
+    assert cases(("a", one), ("a", other), ("b", other)) == [(["a"], []), (["a", "b"], [])]
 
 
 def test_what_is_no_text_and_not_refused_has_the_cause_of_what_is_done_to_texts():

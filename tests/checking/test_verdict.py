@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from harness.checking.compare.outcome import Comparison, Hunk, Outcome, unobserved
 from harness.checking.judge import Chained, Judge
 from harness.checking.trace import FIELDS, Run, Tracer
-from harness.checking.verdict import RERUNS, StageVerdict, convict, explain_by_rerun
+from harness.checking.verdict import (
+    RERUNS,
+    Seen,
+    StageVerdict,
+    adding,
+    convict,
+    explain_by_rerun,
+    seen_by,
+    with_findings,
+)
 from harness.stage import Stage, StageRefusedError
 from harness.values import (
     Failure,
@@ -331,6 +340,48 @@ def test_the_same_cause_of_another_kind_is_another_finding():
         (("a",), "integration"),
         (("b",), "engine"),
     ]
+
+
+# What is found after the cases
+
+
+def test_a_finding_that_is_added_convicts_its_stage_and_stands_in_the_order_of_stages():
+    later = verdict((GREETING, trace(GREETING, isolated(GREETING, reply=WRONG_REPLY))))
+    (more,) = verdict((GREETING, trace(GREETING, isolated(GREETING, generation=WRONG_NUMBERS)))).findings
+    found = adding(later, more)
+    assert (found.status, found.findings) == ("convicted", (more, *later.findings))
+    assert found.line == (f"convicted: inference (engine): {more.summary} [1 of 1 case]; also convicted: postprocess")
+    assert statuses(found) == all_but("cleared", inference="convicted", postprocess="convicted")
+    assert found.stages[Stage.INFERENCE].why == f"1 root cause: {more.summary}"
+    assert found.stages[Stage.POSTPROCESS] == later.stages[Stage.POSTPROCESS]
+    clean = verdict((GREETING, trace(GREETING)))
+    assert adding(clean, more).status == "convicted"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "why", "seen", "words"),
+    [
+        (True, "not asked", Seen(by="outputs and nodes"), "outputs and nodes"),
+        (False, "it shows none", Seen(by="outputs only", why="it shows none"), "outputs only (it shows none)"),
+    ],
+)
+def test_how_inference_was_seen_is_told_in_its_stage_and_in_the_line_that_clears(nodes, why, seen, words):
+    clean = verdict((GREETING, trace(GREETING)))
+    found = seen_by(clean, nodes=nodes, why=why)
+    assert found.line == f"{clean.line}; inference by {seen.by}"
+    assert found.stages[Stage.INFERENCE].seen == seen
+    assert found.stages[Stage.INFERENCE].why == f"{clean.stages[Stage.INFERENCE].why}; seen by {words}"
+    wrong = verdict((GREETING, trace(GREETING, isolated(GREETING, prompt=WRONG_PROMPT))))
+    assert seen_by(wrong, nodes=nodes, why=why).line == wrong.line
+
+
+def test_findings_of_another_kind_change_the_line_and_no_stage():
+    before = verdict((GREETING, trace(GREETING, isolated(GREETING, prompt=WRONG_PROMPT))))
+    (finding,) = before.findings
+    told = finding.model_copy(update={"kind": "artifact"})
+    after = with_findings(before, [told])
+    assert (after.findings, after.stages, after.status) == ((told,), before.stages, "convicted")
+    assert after.line == before.line.replace("(integration)", "(artifact)") != before.line
 
 
 # Only in the chain

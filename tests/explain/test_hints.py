@@ -17,7 +17,7 @@ from harness.defects.planting import plant
 from harness.explain import hints as explained
 from harness.explain.hints import with_hints
 from harness.stage import Stage
-from harness.values import Prompt
+from harness.values import Prompt, Reply, Request, Tokens, Usage
 from tests.made import Whole, answers, difference, golden, result, running
 
 pytest.importorskip("transformers", reason="the reference needs the extra `reference`: transformers is not installed")
@@ -135,3 +135,39 @@ def test_a_defect_must_give_all_of_four_cases(monkeypatch):
 
 def test_what_shows_only_in_the_chain_has_no_hints(monkeypatch):
     assert named(monkeypatch, [("right", WRONG)], ["a"], evidence="state") == []
+
+
+SENT = Request(messages=({"role": "user", "content": "Hi"},), settings={"temperature": 0})
+CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"messages": ({"role": "user", "content": "Ho"},)},
+        {"tools": ({"type": "function"},)},
+        {"tool_choice": "none"},
+        {"settings": {"temperature": 1}},
+        {"settings": {"temperature": 0, "top_p": 0.5}},
+    ],
+)
+def test_requests_are_the_same_where_what_was_asked_is(other):
+    """What the part sets by itself nobody asked for."""
+    by_itself = SENT.model_copy(update={"settings": {"temperature": 0, "top_k": 40}, "defaults": ("top_k",)})
+    assert explained._essence(by_itself) == explained._essence(SENT)
+    assert explained._essence(SENT.model_copy(update=other)) != explained._essence(SENT)
+
+
+@pytest.mark.parametrize(
+    "other", [{"content": "Ho"}, {"reasoning": "so"}, {"tool_calls": (CALL,)}, {"finish_reason": "length"}]
+)
+def test_replies_are_the_same_where_what_they_say_is(other):
+    """Whatever was counted."""
+    reply = Reply(content="Hi", finish_reason="stop", usage=Usage(prompt_tokens=3, completion_tokens=1))
+    assert explained._essence(reply.model_copy(update={"usage": None})) == explained._essence(reply)
+    assert explained._essence(reply.model_copy(update=other)) != explained._essence(reply)
+
+
+def test_prompts_are_their_text_and_tokens_their_ids():
+    assert explained._essence(Prompt(text="Hi", suffix="i")) == "Hi"
+    assert explained._essence(Tokens(ids=(1,), pieces=("Hi",))) == (1,)

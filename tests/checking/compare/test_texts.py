@@ -56,6 +56,23 @@ def test_of_a_short_text_every_change_is_named_that_would_give_it():
     assert {"lost", "end lost", "beginning lost"} <= {one.key for one in changes("4", "")}
 
 
+@pytest.mark.parametrize(
+    ("golden", "observed", "holds"),
+    [
+        ("aébéc", "aEbEc", True),
+        ("aébéc", "abc", True),
+        # Each piece stands behind the one before it.
+        ("xéabéab", "x1ab", False),
+        ("xéabécdé", "x1cd2ab3", False),
+        ("xéabé", "x1ba", False),
+        ("éaé", "é", False),
+        ("aébé!", "a1b2?", False),
+    ],
+)
+def test_only_what_is_beyond_ascii_differs_where_every_other_piece_stands_in_order(golden, observed, holds):
+    assert ("beyond ASCII" in {one.key for one in changes(golden, observed)}) is holds
+
+
 def test_a_character_that_is_not_always_written_so_is_no_rule():
     assert all("\0" not in one.key for one in changes("a b c", "aĠb c"))
 
