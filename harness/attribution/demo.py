@@ -49,14 +49,14 @@ def demo(project: Project, progress: Progress = lambda *_: None) -> Iterator[Sce
     stack = load_stack(project, STACK)
     model = resolve_model(project, stack.models[0])
     known = catalogue()
-    for planted in (None, *(known[name] for name in PLANTED)):
-        with (
-            Pipeline(project) as pipeline,
-            plant(stack, model, [planted] if planted else []) as hurt,
-            open_session(project, hurt.stack, hurt.model, CASES, wrap=hurt.wrap, prepare=hurt.prepare) as session,
-        ):
-            results: list[StageResult] = []
-            for done, case in enumerate(session.goldens):
-                progress(planted.id if planted else "healthy", done, len(session.goldens))
-                results.extend(session.results(case))
-            yield Scene(planted, pipeline.verdict(session, results))
+    with Pipeline(project) as pipeline:
+        for planted in (None, *(known[name] for name in PLANTED)):
+            with (
+                plant(stack, model, [planted] if planted else []) as hurt,
+                open_session(project, hurt.stack, hurt.model, CASES, wrap=hurt.wrap, prepare=hurt.prepare) as session,
+            ):
+                results: list[StageResult] = []
+                for done, case in enumerate(session.goldens):
+                    progress(planted.id if planted else "healthy", done, len(session.goldens))
+                    results.extend(session.results(case))
+                yield Scene(planted, pipeline.verdict(session, results))
