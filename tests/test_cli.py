@@ -171,11 +171,17 @@ def test_another_model_file_is_refused(copy):
 
 
 def test_a_missing_golden_names_the_command(copy):
+    models = copy / "stacks" / "models.toml"
+    models.write_text(models.read_text("utf-8").replace("[smollm2-135m-instruct]", "[mine]"), "utf-8")
+    line = refused(run("check", "llama-cpp-python", "--model", "mine", "--project", str(copy)))
+    assert line == "harness: no goldens for model 'mine'; make them: harness record mine"
+
+
+def test_a_project_adds_to_what_is_shipped(copy):
+    """What it lacks is found in the package, and a golden of its own wins over the shipped one."""
     shutil.rmtree(copy / "golden" / "smollm2-135m-instruct")
-    line = refused(run("check", "llama-cpp-python", "--project", str(copy)))
-    assert line == (
-        "harness: no goldens for model 'smollm2-135m-instruct'; make them: harness record smollm2-135m-instruct"
-    )
+    done = run("check", "llama-cpp-python", "--project", str(copy), "--case", "no-system", "--format", "json")
+    assert done.returncode == 0
 
 
 def test_dry_run_shows_the_prompt(engine):

@@ -22,7 +22,7 @@ from harness.checking.trace import Tracer
 from harness.errors import UserError
 from harness.project.documents import read_json
 from harness.project.files import write_file
-from harness.project.golden import NOISE, Golden, model_folder
+from harness.project.golden import NOISE, Golden, beside_goldens, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component
 from harness.stage import Stage, StageFailedError, StageUnobservedError
@@ -102,7 +102,7 @@ def load_noise(project: Project, model: str) -> Noise | None:
     Raises:
         UserError: the file is wrong.
     """
-    path = noise_path(project, model)
+    path = beside_goldens(project, model, NOISE)
     return read_json(path, Noise) if path.is_file() else None
 
 
@@ -127,7 +127,7 @@ def floor_of(project: Project, running: RunningStack) -> Floor | None:
 
 
 def noise_path(project: Project, model: str) -> Path:
-    """Return where a model's noise floor is stored."""
+    """Return where a model's noise floor is written."""
     return model_folder(project, model) / NOISE
 
 

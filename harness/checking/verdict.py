@@ -15,10 +15,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.checking.compare.outcome import START, Difference, Kind, Outcome, unobserved
+from harness.checking.compare.outcome import START, Difference, Hunk, Kind, Outcome, unobserved
 from harness.checking.judge import Judge, StageResult
 from harness.checking.own import OwnSeenError
 from harness.checking.root_causes import RootCause, grouped, parts_of
+from harness.checking.rows import Row
 from harness.checking.trace import Run, Trace
 from harness.project.golden import Golden
 from harness.stage import Stage
@@ -31,7 +32,7 @@ Rerun = Callable[[Golden, Run], Trace]
 """Runs a chained run of a case again."""
 
 
-Evidence = Literal["isolated", "received", "stream", "state", "nondeterminism", "nodes", "file"]
+Evidence = Literal["isolated", "received", "stream", "state", "nondeterminism", "nodes", "file", "load", "canary"]
 
 
 class Finding(Value):
@@ -47,10 +48,11 @@ class Finding(Value):
         evidence: `isolated` (fed with golden input); of what shows only in the chain `received` (a client's answer is
             not the server's), `stream` (only when streamed), `state` or `nondeterminism` (see the module); `nodes` (of
             an engine whose numbers are within the noise, but not those of a node in its network), `file` (of a model
-            file that is not the golden's, and shows in no output).
+            file that is not the golden's, and shows in no output), `load` and `canary` (a row, of no case).
         location: Of an engine's wrong numbers, where in the network the first one is; of an artifact, what shows that
             the file is wrong and not the part.
         hints: Known defects that give exactly this.
+        remedy: What to change, where that is known.
     """
 
     stage: Stage
@@ -62,6 +64,7 @@ class Finding(Value):
     evidence: Evidence = "isolated"
     location: str | None = None
     hints: tuple[str, ...] = ()
+    remedy: str | None = None
 
 
 class Seen(Value):
@@ -121,6 +124,7 @@ class Verdict(Value):
         results: Every stage of every case.
         notes: What a reader must know beside: policies relied on, cases that could not be asked.
         errors: The errors of our own.
+        rows: What was held against declarations and documents.
     """
 
     stack: str
@@ -132,6 +136,7 @@ class Verdict(Value):
     results: tuple[StageResult, ...]
     notes: tuple[str, ...] = ()
     errors: tuple[OwnErrors, ...] = ()
+    rows: tuple[Row, ...] = ()
 
 
 def convict(
@@ -178,6 +183,31 @@ def convict(
         results=tuple(results),
         notes=tuple(_notes(results)),
         errors=errors,
+    )
+
+
+def with_rows(verdict: Verdict, rows: Sequence[Row]) -> Verdict:
+    """Return a verdict with rows, those that diverged as findings."""
+    found = verdict.model_copy(update={"rows": (*verdict.rows, *rows)})
+    for row in rows:
+        if row.outcome is Outcome.DIVERGED:
+            found = adding(found, _finding_of_row(row))
+    return found
+
+
+def _finding_of_row(row: Row) -> Finding:
+    place = Hunk(at=row.name, golden=row.expected, observed=row.found)
+    difference = Difference(summary=row.why, hunks=(place,), causes=(f"{row.of}\0{row.name}",), kind=row.kind)
+    return Finding(
+        stage=row.stage,
+        kind=row.kind,
+        summary=row.why,
+        cases=(),
+        example="",
+        difference=difference,
+        evidence=row.of,
+        location=f"declared by {row.source}" if row.of == "load" else row.source,
+        remedy=row.remedy or None,
     )
 
 
@@ -243,7 +273,9 @@ def _line(findings: Sequence[Finding], cases: int, errors: Sequence[OwnErrors] =
         return f"an error of our own: {said}; apart from it: {_line(findings, cases)}"
     first, *others = [stage for stage in Stage if any(finding.stage is stage for finding in findings)]
     main = _leading([finding for finding in findings if finding.stage is first])
-    line = f"convicted: {first} ({main.kind}): {main.summary} [{len(main.cases)} of {cases} {_cases(cases)}]"
+    line = f"convicted: {first} ({main.kind}): {main.summary}"
+    if main.cases:
+        line += f" [{len(main.cases)} of {cases} {_cases(cases)}]"
     return f"{line}; also convicted: {', '.join(others)}" if others else line
 
 

@@ -19,7 +19,7 @@ from harness.explain.locate import LONGEST
 from harness.models.gguf import read_model_file
 from harness.project.documents import read_json
 from harness.project.files import write_file
-from harness.project.golden import cases_for, load_golden, load_provenance, model_folder
+from harness.project.golden import beside_goldens, cases_for, load_golden, load_provenance, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, resolve_model
 from harness.reference.model_config import ModelConfig
@@ -90,7 +90,7 @@ def record_checksums(project: Project, stack: Stack, model: str, *, write: bool)
         names = node_names(ModelConfig.from_model_file(read_model_file(reference.path)))
         seen = {case: checksums(part, names, prompts[case]) for case in shortest}
         key = _key(running)
-    path = model_folder(project, model) / CHECKSUMS
+    path = beside_goldens(project, model, CHECKSUMS)
     known = read_json(path, Recorded).root if path.is_file() else {}
     if write:
         save(project, model, {**known, key: seen})

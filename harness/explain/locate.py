@@ -27,7 +27,7 @@ from harness.llama.laboratory.noise import floor_of_two
 from harness.models.cache import remembered_sha256
 from harness.project.documents import read_json
 from harness.project.files import write_file
-from harness.project.golden import Golden, cases_for, load_golden, load_provenance, model_folder
+from harness.project.golden import Golden, beside_goldens, cases_for, load_golden, load_provenance, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, resolve_model
 from harness.reference.oracle import Oracle
@@ -282,7 +282,7 @@ def load_limits(project: Project, running: RunningStack) -> tuple[dict[str, floa
     Raises:
         UserError: the file is wrong.
     """
-    path = _path(project, running.model.name)
+    path = beside_goldens(project, running.model.name, NODES)
     if not path.is_file():
         return {}, set()
     part = running.part(Stage.INFERENCE)
@@ -297,8 +297,8 @@ def save(project: Project, model: str, component: str, noise: Mapping[str, Mappi
     Raises:
         UserError: it cannot be written.
     """
-    path = _path(project, model)
-    known = read_json(path, NodeNoise).root if path.is_file() else {}
+    before, path = beside_goldens(project, model, NODES), model_folder(project, model) / NODES
+    known = read_json(before, NodeNoise).root if before.is_file() else {}
     text = json.dumps({**known, component: noise}, indent=2, sort_keys=True) + "\n"
     write_file(path, text.encode("utf-8"))
 
@@ -324,10 +324,6 @@ def is_about_numbers(finding: Finding) -> bool:
     # What an artifact's first wrong number is, nobody knows without the right file.
     is_engine = finding.stage is Stage.INFERENCE and finding.kind == "engine"
     return is_engine and bool({"numbers", "nan"} & set(finding.difference.causes))
-
-
-def _path(project: Project, model: str) -> Path:
-    return model_folder(project, model) / NODES
 
 
 def _finding(case: str, place: Location) -> Finding:

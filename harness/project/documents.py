@@ -16,6 +16,7 @@ from harness.errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 _LARGEST: Final = 1 << 24
 """Bytes of a file that people write. TOML of this size takes Python some ten seconds."""
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read_toml(path: Path, model: type[Model]) -> Model:
@@ -54,6 +55,16 @@ def read_text(path: Path) -> str:
         raise UserError(f"no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def toml_value(value: str | bool | Sequence[str]) -> str:
+    """Return a value as TOML writes it. Its basic strings and arrays are JSON's, but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(name: str) -> str:
+    """Return a key as TOML writes it."""
+    return name if _BARE.fullmatch(name) else toml_value(name)
 
 
 def _read(path: Path, model: type[Model], parse: Callable[[str], Any]) -> Model:

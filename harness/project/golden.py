@@ -138,13 +138,14 @@ def case_names(project: Project) -> tuple[str, ...]:
     Raises:
         UserError: a file's name is no case's.
     """
-    files = [path for path in (project.golden / "cases").glob("*.json") if not path.name.startswith(".")]
+    files = [path for layer in project.layers for path in (layer.golden / "cases").glob("*.json")]
+    files = [path for path in files if not path.name.startswith(".")]
     for path in files:
         try:
             case_name(path.stem)
         except ValueError as error:
             raise UserError(f"a case's file in {path.parent}: {error}", "rename the file") from None
-    return tuple(sorted(path.stem for path in files))
+    return tuple(sorted({path.stem for path in files}))
 
 
 def load_case(project: Project, name: str) -> Case:
@@ -156,7 +157,8 @@ def load_case(project: Project, name: str) -> Case:
     names = case_names(project)
     if name not in names:
         raise unknown_name("case", name, names)
-    return read_json(project.golden / "cases" / f"{name}.json", Case).model_copy(update={"name": name})
+    path = next(path for layer in project.layers if (path := layer.golden / "cases" / f"{name}.json").exists())
+    return read_json(path, Case).model_copy(update={"name": name})
 
 
 def cases_for(project: Project, model: str, wanted: Sequence[str] = ()) -> tuple[Case, ...]:
@@ -190,10 +192,24 @@ def load_provenance(project: Project, model: ModelRef) -> Provenance:
     Raises:
         GoldenError: there are no goldens, or they were made of another file, template or format.
     """
-    path = model_folder(project, model.name) / PROVENANCE
-    if not path.is_file():
+    having = [layer for layer in project.layers if (model_folder(layer, model.name) / PROVENANCE).is_file()]
+    if not having:
         raise GoldenError(f"no goldens for model {model.name!r}", f"make them: harness record {model.name}")
-    provenance = read_toml(path, Provenance)
+    whole = own_provenance(having[0], model)
+    for layer in having[1:]:
+        # Of the same name, but of another file: then it is the upper one's model, and has nothing to do with this.
+        with contextlib.suppress(GoldenError):
+            whole = whole.model_copy(update={"cases": {**own_provenance(layer, model).cases, **whole.cases}})
+    return whole
+
+
+def own_provenance(layer: Project, model: ModelRef) -> Provenance:
+    """Load what the first folder of a project says of a model's goldens, and make sure that it speaks of this model.
+
+    Raises:
+        GoldenError: it was made of another file, template or format.
+    """
+    provenance = read_toml(model_folder(layer, model.name) / PROVENANCE, Provenance)
     for what, has, needs in (
         ("model file", provenance.model_sha256, model.sha256),
         ("template", provenance.template_sha256, template_digest(model)),
@@ -213,8 +229,7 @@ def load_golden(project: Project, model: ModelRef, case: Case, provenance: Prove
     Raises:
         GoldenError: there is none, the case was changed since, or the golden's files are not those that were recorded.
     """
-    folder = model_folder(project, model.name)
-    places = [one / checked(case_name, case.name) for one in (folder, folder / RECORDING)]
+    places = _places(project, model, checked(case_name, case.name))
     remedy = f"look at what would change: harness record {model.name}"
     record = provenance.cases.get(case.name)
     before: tuple[object, ...] = ()
@@ -241,6 +256,17 @@ def load_golden(project: Project, model: ModelRef, case: Case, provenance: Prove
     )
 
 
+def _places(project: Project, model: ModelRef, case: str) -> list[Path]:
+    """Return where a case's golden is, or is being put: of the folders of a project the upper one that has it."""
+    for layer in project.layers:
+        folder = model_folder(layer, model.name)
+        places = [folder / case, folder / RECORDING / case]
+        if any(place.is_dir() or place.is_symlink() for place in places):
+            return places
+    folder = model_folder(project, model.name)
+    return [folder / case, folder / RECORDING / case]
+
+
 def _recorded_now(project: Project, model: ModelRef, case: str, record: CaseRecord) -> CaseRecord | None:
     try:
         return load_provenance(project, model).cases.get(case)
@@ -248,8 +274,18 @@ def _recorded_now(project: Project, model: ModelRef, case: str, record: CaseReco
         return record
 
 
+def beside_goldens(project: Project, model: str, file: str) -> Path:
+    """Return a file beside a model's goldens: the upper one that exists; the first folder's where none does.
+
+    Raises:
+        UserError: the name is no model's.
+    """
+    paths = [model_folder(layer, model) / file for layer in project.layers]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def model_folder(project: Project, model: str) -> Path:
-    """Return the folder of a model's goldens.
+    """Return the folder of a model's goldens in the project's first folder, where they are written.
 
     Raises:
         UserError: the name is no model's.

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from harness.errors import UserError
-from harness.project.documents import read_toml
+from harness.project.documents import read_toml, toml_key, toml_value
 from harness.project.files import replace_file, sweep, sync, sync_folder
 from harness.project.golden import (
     PROVENANCE,
@@ -47,7 +45,6 @@ _LOCK: Final = ".lock"
 _ASIDE: Final = ".aside"
 """The folder that is being filled or removed. No case can have this name, nor that of the lock."""
 _ATTEMPTS: Final = 100
-_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @contextlib.contextmanager
@@ -211,28 +208,19 @@ def provenance_bytes(provenance: Provenance) -> bytes:
     lines = [
         "# Where these goldens come from. Written by `harness record`.",
         f"format = {provenance.format}",
-        f"model_sha256 = {_toml(provenance.model_sha256)}",
-        f"template_sha256 = {_toml(provenance.template_sha256)}",
+        f"model_sha256 = {toml_value(provenance.model_sha256)}",
+        f"template_sha256 = {toml_value(provenance.template_sha256)}",
         "",
         "[references]",
-        *(f"{_toml_key(key)} = {_toml(value)}" for key, value in provenance.references.items()),
+        *(f"{toml_key(key)} = {toml_value(value)}" for key, value in provenance.references.items()),
         "",
         "[cases]",
         *(
-            f"{_toml_key(name)} = {{ asked = {_toml(record.asked)}, golden = {_toml(record.golden)} }}"
+            f"{toml_key(name)} = {{ asked = {toml_value(record.asked)}, golden = {toml_value(record.golden)} }}"
             for name, record in sorted(provenance.cases.items())
         ),
     ]
     return ("\n".join(lines) + "\n").encode("utf-8")
-
-
-def _toml(text: str) -> str:
-    """Return a text in quotes. TOML's basic strings are JSON's, but for this one character."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _toml_key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _toml(name)
 
 
 def _writable(project: Project, model: str) -> Path:

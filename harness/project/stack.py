@@ -153,12 +153,39 @@ class _Models(RootModel[dict[ModelName, ModelEntry]]):
 
 
 def load_models(project: Project) -> dict[str, ModelEntry]:
-    """Return the models of `models.toml`.
+    """Return the models of every `models.toml` of the project; of two with one name, the upper one's.
+
+    Raises:
+        UserError: a file is wrong, or there is none.
+    """
+    found: dict[str, ModelEntry] = {}
+    for layer in reversed(_layers_with_models(project)):
+        found |= models_of(layer)
+    return found
+
+
+def layer_of_model(project: Project, name: str) -> Project:
+    """Return the folder of the project that has the entry of a model; the first where none has.
+
+    Raises:
+        UserError: a file is wrong, or there is none.
+    """
+    return next((layer for layer in _layers_with_models(project) if name in models_of(layer)), Project(project.root))
+
+
+def _layers_with_models(project: Project) -> tuple[Project, ...]:
+    """Return the layers that have a file of models; the first, which then fails to be read, where none has."""
+    having = tuple(layer for layer in project.layers if (layer.stacks / MODELS_FILE).exists())
+    return having or project.layers[:1]
+
+
+def models_of(layer: Project) -> dict[str, ModelEntry]:
+    """Return the models of the first folder's `models.toml`.
 
     Raises:
         UserError: the file is missing or wrong.
     """
-    return read_toml(project.stacks / MODELS_FILE, _Models).root
+    return read_toml(layer.stacks / MODELS_FILE, _Models).root
 
 
 def resolve_model(project: Project, name: str) -> ModelRef:
@@ -205,7 +232,7 @@ def _reference(project: Project, name: str, entry: ModelEntry, path: Path) -> Mo
     template = None
     if entry.chat_template is not None:
         try:
-            template = read_text(project.stacks / entry.chat_template)
+            template = read_text(layer_of_model(project, name).stacks / entry.chat_template)
         except UserError as error:
             raise UserError(f"the template of model {name!r} cannot be read: {error}") from error
     return ModelRef(
@@ -235,7 +262,7 @@ def find_model_file(project: Project, model: str) -> Path:
 
 def _locate(project: Project, name: str, entry: ModelEntry) -> Path:
     if entry.path is not None:
-        return project.stacks / entry.path
+        return layer_of_model(project, name).stacks / entry.path
     if entry.family is not None:
         return _locate_family(name, entry.family, entry.sha256)
     assert entry.package is not None
@@ -278,14 +305,14 @@ def stack_names(project: Project) -> tuple[str, ...]:
     Raises:
         UserError: a file's name is no stack's.
     """
-    names = [path.stem for path in project.stacks.glob("*.toml") if path.name != MODELS_FILE]
-    names = [name for name in names if not name.startswith(".")]
-    for name in names:
+    files = [path for layer in project.layers for path in layer.stacks.glob("*.toml") if path.name != MODELS_FILE]
+    files = [path for path in files if not path.name.startswith(".")]
+    for path in files:
         try:
-            plain_name(name)
+            plain_name(path.stem)
         except ValueError as error:
-            raise UserError(f"a stack's file in {project.stacks}: {error}", "rename the file") from None
-    return tuple(sorted(names))
+            raise UserError(f"a stack's file in {path.parent}: {error}", "rename the file") from None
+    return tuple(sorted({path.stem for path in files}))
 
 
 def load_stack(project: Project, name: str) -> Stack:
@@ -298,7 +325,7 @@ def load_stack(project: Project, name: str) -> Stack:
     names = stack_names(project)
     if name not in names:
         raise unknown_name("stack", name, names)
-    path = project.stacks / f"{name}.toml"
+    path = next(path for layer in project.layers if (path := layer.stacks / f"{name}.toml").exists())
     stack = read_toml(path, Stack).model_copy(update={"name": name})
     known = component_entry_points()
     for stage in Stage:

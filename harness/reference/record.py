@@ -33,6 +33,7 @@ from harness.project.golden import (
     load_golden,
     load_provenance,
     model_folder,
+    own_provenance,
     template_digest,
 )
 from harness.project.golden_writing import GoldenWriter, finish_killed, writing
@@ -459,12 +460,14 @@ class Recording:
 
     Attributes:
         approve: The kinds of change to write.
+        only: The cases to record; all that are asked of the model, and those that are gone, where None.
         results: What was found so far.
     """
 
     project: Project
     model: ModelRef
     approve: frozenset[Change]
+    only: frozenset[str] | None = None
     results: list[Recorded] = field(default_factory=list)
 
     def run(self, make: Callable[[ModelRef], Reference] = Reference) -> Iterator[Recorded]:
@@ -482,19 +485,21 @@ class Recording:
             yield from self._run(make, None)
 
     def _run(self, make: Callable[[ModelRef], Reference], writer: GoldenWriter | None) -> Iterator[Recorded]:
-        cases = cases_for(self.project, self.model.name)
+        cases = cases_for(self.project, self.model.name, sorted(self.only or ()))
         with make(self.model) as reference:
             known = self._known(reference.versions())
+            # Of the project's first folder: what is below is not written.
+            own = self._own(known)
             for case in cases:
                 golden = reference.golden(case)
                 change, what = self._change(case, golden, known)
                 written = writer is not None and change in self.approve and change is not Change.UNCHANGED
                 if writer is not None and written:
-                    known = writer.write(golden, known)
+                    own = writer.write(golden, own)
                 yield self._note(Recorded(case.name, change, what, written=written))
-            for name in sorted(set(known.cases) - {case.name for case in cases}):
+            for name in sorted(set(own.cases) - {case.name for case in cases} if self.only is None else ()):
                 if writer is not None and Change.STALE in self.approve:
-                    known = writer.remove(name, known)
+                    own = writer.remove(name, own)
                 yield self._note(self._stale(name))
 
     def _note(self, recorded: Recorded) -> Recorded:
@@ -509,11 +514,19 @@ class Recording:
             template_sha256=template_digest(self.model),
             references=dict(references),
         )
-        if not (model_folder(self.project, self.model.name) / PROVENANCE).is_file():
-            return fresh
         with contextlib.suppress(GoldenError):
             return load_provenance(self.project, self.model).model_copy(update={"references": dict(references)})
         return fresh
+
+    def _own(self, known: Provenance) -> Provenance:
+        """Return what the project's first folder has of it."""
+        own = Project(self.project.root)
+        empty = known.model_copy(update={"cases": {}})
+        if not (model_folder(own, self.model.name) / PROVENANCE).is_file():
+            return empty
+        with contextlib.suppress(GoldenError):
+            return own_provenance(own, self.model).model_copy(update={"references": known.references})
+        return empty
 
     def _change(self, case: Case, golden: Golden, known: Provenance) -> tuple[Change, tuple[str, ...]]:
         if case.name not in known.cases:

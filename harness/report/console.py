@@ -114,19 +114,22 @@ def _counts(outcomes: Mapping[Outcome, int]) -> str:
 def finding_block(finding: Finding, cases: int) -> RenderableType:
     """Return a finding with its smallest differences."""
     head = Text.assemble((str(finding.stage), "bold red"), f" ({finding.kind}): ", visible(finding.summary))
-    listed = ", ".join(finding.cases[:_CASES])
-    more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
-    where = f"in {len(finding.cases)} of {_cases(cases)}: {listed}{more}"
-    shown: list[RenderableType] = [head, _indented(where)]
+    shown: list[RenderableType] = [head]
+    if finding.cases:
+        listed = ", ".join(finding.cases[:_CASES])
+        more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
+        shown.append(_indented(f"in {len(finding.cases)} of {_cases(cases)}: {listed}{more}"))
     if finding.location is not None:
         shown.append(_indented(visible(finding.location)))
     shown += [_indented(visible(hint)) for hint in finding.hints]
-    if finding.difference.hunks:
+    if finding.difference.hunks and finding.example:
         shown.append(_indented(f"case {finding.example}:"))
     shown += [_hunk(hunk) for hunk in finding.difference.hunks[:_HUNKS]]
     left = len(finding.difference.hunks) - _HUNKS
     if left > 0:
         shown.append(_indented(f"... and {left} more places"))
+    if finding.remedy is not None:
+        shown.append(Padding(Text(f"remedy: {visible(finding.remedy)}"), (0, 0, 0, 2)))
     return Group(*shown)
 
 

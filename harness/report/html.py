@@ -151,6 +151,7 @@ def _finding(finding: Finding, links: Mapping[str, str]) -> dict[str, Any]:
         "summary": visible(shorten(finding.summary, _LONGEST)),
         "location": visible(finding.location or ""),
         "hints": [visible(hint) for hint in finding.hints],
+        "remedy": visible(finding.remedy or ""),
         "count": len(finding.cases),
         "cases": [(visible(case), links.get(case)) for case in finding.cases[:_LINKS]],
         "example": visible(finding.example),

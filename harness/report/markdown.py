@@ -95,15 +95,18 @@ def _finding(finding: Finding, cases: int) -> Iterator[str]:
     evidence = "" if finding.evidence == "isolated" else f", {finding.evidence}"
     yield f"#### {finding.stage} ({finding.kind}{evidence})"
     yield code(finding.summary)
-    named = ", ".join(code(case) for case in finding.cases[:_CASES])
-    more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
-    yield f"In {len(finding.cases)} of {_number(cases, 'case')}: {named}{more}"
+    if finding.cases:
+        named = ", ".join(code(case) for case in finding.cases[:_CASES])
+        more = f", and {len(finding.cases) - _CASES} more" if len(finding.cases) > _CASES else ""
+        yield f"In {len(finding.cases)} of {_number(cases, 'case')}: {named}{more}"
     if finding.location is not None:
         yield code(finding.location)
     yield from (code(hint) for hint in finding.hints)
     if finding.difference.hunks:
-        yield f"How, in {code(finding.example)}:"
+        yield f"How, in {code(finding.example)}:" if finding.example else "How:"
         yield fence(diff_lines(finding.difference, _PLACES), "diff")
+    if finding.remedy is not None:
+        yield f"Remedy: {code(finding.remedy)}"
 
 
 def _rest(sheet: Sheet) -> Iterator[str]:

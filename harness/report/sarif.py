@@ -91,6 +91,7 @@ def _findings(sheet: Sheet) -> Iterator[dict[str, Any]]:
     for finding in by_weight(sheet.findings):
         shown = diff_lines(finding.difference, _PLACES)
         said = [finding.summary, *([] if finding.location is None else [finding.location]), *finding.hints, *shown]
+        said += [] if finding.remedy is None else [f"remedy: {finding.remedy}"]
         others = [case for case in finding.cases if case != finding.example]
         yield {
             **_result(sheet, finding.stage, finding.kind, said, finding.example, others),

@@ -553,13 +553,34 @@ def test_the_shipped_stacks_and_models_are_sound():
         assert set(load_stack(shipped, name).models) <= set(models)
 
 
+SHIPPED = Path(__file__).parents[2]
+
+
+def test_of_two_folders_the_upper_one_wins_and_the_lower_one_adds(project, tmp_path, components):
+    components(whole=Whole, engine=Whole)
+    enter(project, 'path = "m.gguf"')
+    upper = project.above(tmp_path / "upper")
+    for folder in (upper.stacks, upper.golden / "cases"):
+        folder.mkdir(parents=True)
+    define(project, "s", STACK)
+    assert stack_names(upper) == ("s",)
+    assert set(load_models(upper)) == {"m"}, "a folder without models is none the worse"
+    define(upper, "s", STACK.replace('description = "', 'description = "mine: '))
+    assert load_stack(upper, "s").description.startswith("mine: ")
+    (upper.stacks / "models.toml").write_text(f'[n]\nsha256 = "{SHA256}"\npath = "n.gguf"\n')
+    assert set(load_models(upper)) == {"m", "n"}
+    assert find_model_file(upper, "n") == upper.stacks / "n.gguf"
+    assert find_model_file(upper, "m") == project.stacks / "m.gguf", "a path is of the folder of its own file"
+
+
 def test_a_project_is_the_nearest_one_upwards(project, monkeypatch):
     enter(project, 'path = "m.gguf"')
     inside = project.root / "a" / "b"
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
-    assert find_project() == Project(project.root)
-    assert find_project(project.root) == Project(project.root)
+    assert find_project() == Project(project.root, (SHIPPED,))
+    assert find_project(project.root) == Project(project.root, (SHIPPED,))
+    assert find_project(SHIPPED) == Project(SHIPPED), "which is not above itself"
     with pytest.raises(UserError) as caught:
         find_project(inside)
     assert str(caught.value) == f"{inside} is no project: it has no folder 'stacks'"

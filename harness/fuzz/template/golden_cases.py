@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from harness.parts import CLOCK, Rendering
-from harness.project.golden import PROVENANCE, Golden, cases_for, load_golden, load_provenance
+from harness.project.golden import PROVENANCE, Golden, beside_goldens, cases_for, load_golden, load_provenance
 from harness.project.project import Project
-from harness.project.stack import load_models, load_stack, resolve_model
+from harness.project.stack import load_models, load_stack, resolve_model, stack_names
 from harness.values import Json, Prompt, Value
 
 
@@ -52,11 +52,11 @@ def golden_cases(project: Project, name: str) -> dict[str, list[GoldenCase]]:
     """
     if name in load_models(project):
         names: tuple[str, ...] = (name,)
-    elif (project.stacks / f"{name}.toml").is_file():
+    elif name in stack_names(project):
         names = load_stack(project, name).models
     else:
         return {}
-    return {model: _of(project, model) for model in names if (project.golden / model / PROVENANCE).is_file()}
+    return {model: _of(project, model) for model in names if beside_goldens(project, model, PROVENANCE).is_file()}
 
 
 def _of(project: Project, name: str) -> list[GoldenCase]:

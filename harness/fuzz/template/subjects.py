@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.fuzz.template.trial import Subject
 from harness.models.gguf import read_metadata
 from harness.project.project import Project
-from harness.project.stack import load_models, load_stack, resolve_model
+from harness.project.stack import load_models, load_stack, resolve_model, stack_names
 from harness.values import ModelRef
 
 NEUTRAL: Final = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -44,7 +44,7 @@ def subjects(project: Project, name: str) -> list[Subject]:
         found = list(_of_file(path))
     elif name in load_models(project):
         found = list(_of_model(resolve_model(project, name)))
-    elif (project.stacks / f"{name}.toml").is_file():
+    elif name in stack_names(project):
         models = [resolve_model(project, model) for model in load_stack(project, name).models]
         found = [subject for model in models for subject in _of_model(model)]
     elif (folder := _package(name)) is not None:

@@ -1,0 +1,103 @@
+"""What a check of a model needs, made when it is missing: goldens of the cases wanted, and the noise of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from harness.checking.noise import load_noise, measure_noise, save_noise
+from harness.errors import UserError
+from harness.project.golden import GoldenError, cases_for, load_golden, load_provenance
+from harness.project.golden_writing import writing
+from harness.project.project import Project
+from harness.project.stack import Stack, load_component, load_stack, resolve_model
+from harness.reference.record import Change, Recording
+from harness.stage import Stage
+from harness.values import Case, ModelRef
+
+QUICK: Final = (
+    "system-and-user",
+    "several-turns",
+    "whitespace-before-digits",
+    "digits-and-contractions",
+    "emoji-and-accents",
+    "control-text",
+    "cut-by-length",
+    "sampled",
+    "stop-across-tokens",
+    "tools-no-system",
+    "call-one",
+    "reasoning-in-history",
+)
+"""The cases of a first look: those that notice most defects (`docs/studies/attribution.md`), of each form of answer."""
+_LOCAL: Final = ("llama-server", "llama-cpp-python")
+"""Stacks of this machine whose engine's noise is measured where that of the stack under test cannot be."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def quick_cases(project: Project, model: str) -> tuple[str, ...]:
+    """Return the names of the cases of a first look that are asked of a model."""
+    asked = {case.name for case in cases_for(project, model)}
+    return tuple(name for name in QUICK if name in asked)
+
+
+def missing_goldens(project: Project, model: ModelRef, cases: Sequence[str]) -> tuple[Case, ...]:
+    """Return the cases that have no golden that holds."""
+    asked = cases_for(project, model.name, cases)
+    try:
+        provenance = load_provenance(project, model)
+    except GoldenError:
+        return asked
+    return tuple(case for case in asked if not _holds(project, model, case, provenance))
+
+
+def make_ready(project: Project, model: str, stack: Stack, cases: Sequence[str], progress: Progress) -> None:
+    """Record the goldens of the cases that have none, and measure the noise where none was measured.
+
+    Args:
+        project: Where they are kept.
+        model: The model's name.
+        stack: The stack that is going to be checked.
+        cases: The names of the cases.
+        progress: Told of every case.
+
+    Raises:
+        UserError: the reference does not know the file, or nothing can be written.
+    """
+    found = resolve_model(project, model)
+    lacking = missing_goldens(project, found, cases)
+    if lacking:
+        recording = Recording(
+            project, found, frozenset({Change.NEW, Change.CHANGED}), only=frozenset(c.name for c in lacking)
+        )
+        for done, recorded in enumerate(recording.run()):
+            progress(f"golden of {recorded.case}", done, len(lacking))
+    if load_noise(project, model) is None:
+        _measure(project, found, stack, cases, progress)
+
+
+def _measure(project: Project, model: ModelRef, stack: Stack, cases: Sequence[str], progress: Progress) -> None:
+    provenance = load_provenance(project, model)
+    goldens = [load_golden(project, model, case, provenance) for case in cases_for(project, model.name, cases)]
+    own = stack.stages.component(Stage.INFERENCE)
+    for name in sorted(_LOCAL, key=lambda one: one != own):
+        try:
+            local = load_stack(project, name)
+            component = local.stages.component(Stage.INFERENCE)
+            load_component(component)
+        except UserError:
+            # Its package is not installed.
+            continue
+        noise = measure_noise(local, model, goldens, lambda what, done, of: progress(f"noise, {what}", done, of))
+        with writing(project, model.name):
+            save_noise(project, model.name, component, noise)
+        return
+
+
+def _holds(project: Project, model: ModelRef, case: Case, provenance: object) -> bool:
+    try:
+        load_golden(project, model, case, provenance)  # type: ignore[arg-type]
+    except GoldenError:
+        return False
+    return True
