@@ -7,13 +7,15 @@ The address tells nothing, so the families are tried by what only they answer: l
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from harness.checking.running import open_stack
 from harness.checking.trace import Tracer
 from harness.errors import NotRunningError, UserError, unknown_name
-from harness.project.stack import Stack, Stages
+from harness.project.project import Project
+from harness.project.stack import Stack, Stages, load_stack, stack_names
 from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, Failure, Json, ModelRef, Observation, Prompt, Refusal, Unobserved
 
@@ -24,16 +26,20 @@ _COMPATIBLE = "openai-compatible"
 PROFILES = (_LLAMA_SERVER, "ollama", "lm-studio", "generic")
 _NO_MODEL = ModelRef(name="the server's own", path=Path(os.devnull), sha256="")
 _START = "start the server, or mend the address"
+_HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}(/|$)")
 _NAME = "local"
 """Asked for where the server lists no model: most take any name."""
 
 
-def is_address(text: str) -> bool:
-    """Return whether a text is a server's address and not a stack's name."""
-    return text.startswith(("http://", "https://"))
+def address_of(text: str) -> str | None:
+    """Return a server's address where a text is one, and not a stack's name; without a scheme it is HTTP's."""
+    if text.startswith(("http://", "https://")):
+        return text
+    return f"http://{text}" if _HOST_AND_PORT.match(text) else None
 
 
 def observe_address(
+    project: Project,
     url: str,
     case: Case,
     *,
@@ -46,6 +52,7 @@ def observe_address(
     """Run a case against a server, or only show what it would send to its model.
 
     Args:
+        project: Where the stacks of such servers are.
         url: The server, with or without `/v1`.
         case: The case.
         key_variable: The environment variable that holds the API key.
@@ -58,9 +65,7 @@ def observe_address(
         NotRunningError: the server does not answer.
         UserError: a dry run could show nothing.
     """
-    if profile is not None and profile not in PROFILES:
-        raise unknown_name("profile", profile, PROFILES)
-    stack = _stack_for(url, key_variable, profile, model)
+    stack = stack_at(project, url, key_variable=key_variable, profile=profile, asked=model)
     with open_stack(stack, _NO_MODEL) as running:
         tracer = Tracer(running)
         found = tracer.dry(case) if dry_run else tracer.chained(case, stream=stream)
@@ -69,27 +74,51 @@ def observe_address(
     return found
 
 
-def _stack_for(url: str, key_variable: str | None, profile: str | None, model: str | None) -> Stack:
-    """Return a stack of the plain client and the component that knows the server's family."""
+def stack_at(
+    project: Project,
+    url: str,
+    *,
+    key_variable: str | None = None,
+    profile: str | None = None,
+    asked: str | None = None,
+    model: str | None = None,
+) -> Stack:
+    """Return a stack of the plain client and the component that knows the server's family.
+
+    Args:
+        project: Where the stacks of such servers are: what these declare to be by design is so of this one.
+        url: The server, with or without `/v1`.
+        key_variable: The environment variable that holds the API key.
+        profile: The server's family, one of `PROFILES`; None finds out.
+        asked: The name to ask for; None takes the first that the server lists.
+        model: The model of the project that it is held against; None where there is none.
+
+    Raises:
+        NotRunningError: the server does not answer.
+        UserError: there is no such family.
+    """
     from harness.wire.api import Api  # speaking HTTP is an extra
 
+    if profile is not None and profile not in PROFILES:
+        raise unknown_name("profile", profile, PROFILES)
     api = Api(url.rstrip("/").removesuffix("/v1"), key_variable=key_variable, seconds=20, start=_START)
     try:
         family = profile or _family(api.get, url)
-        options: Json = {"url": url, "any_model": True, "api_key_variable": key_variable}
+        options: Json = {"url": url, "any_model": model is None, "api_key_variable": key_variable}
         if family == _LLAMA_SERVER:
             server = _LLAMA_SERVER
         else:
             server = _COMPATIBLE
-            options |= {"profile": family, "model": model or _first_model(api.get)}
+            options |= {"profile": family, "model": asked or _first_model(api.get)}
     finally:
         api.close()
     return Stack(
         name=url,
         description=f"a server that was named by its address ({family})",
-        models=(_NO_MODEL.name,),
+        models=(model or _NO_MODEL.name,),
         stages=Stages(client=_CLIENT, template=server, tokenization=server, inference=server, postprocess=server),
         options={server: options},
+        policies=load_stack(project, family).policies if family in stack_names(project) else (),
     )
 
 

@@ -136,6 +136,8 @@ def measure_noise(
     model: ModelRef,
     goldens: Sequence[Golden],
     progress: Callable[[str, int, int], None] = lambda *_: None,
+    *,
+    brief: bool = False,
 ) -> EngineNoise:
     """Run the inference stage of every case under every healthy variation that the component declares.
 
@@ -147,13 +149,19 @@ def measure_noise(
         model: The model.
         goldens: Its goldens; those without a generation are passed over.
         progress: Told the variation, and how many cases of how many are done.
+        brief: Run those variations only that the component names as `brief`, which are of every class; all where it
+            names none.
 
     Raises:
         UserError: the component declares no variations, the engine starts with none, or a run did not end with a
             generation.
     """
     name = stack.stages.component(Stage.INFERENCE)
-    variations: Mapping[str, Mapping[str, Any]] = getattr(load_component(name), "variations", {})
+    component = load_component(name)
+    variations: Mapping[str, Mapping[str, Any]] = getattr(component, "variations", {})
+    if brief:
+        few = getattr(component, "brief", variations)
+        variations = {label: options for label, options in variations.items() if label in few}
     if not variations:
         raise UserError(f"the component {name!r} declares no healthy variations to measure noise over")
     usable = [golden for golden in goldens if isinstance(golden.generation, Generation)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -31,8 +30,14 @@ from harness.cli.shared import (
 )
 from harness.errors import NotRunningError, UserError
 
-if TYPE_CHECKING:
-    from harness.project.project import Project
+Key = Annotated[
+    str | None,
+    typer.Option("--api-key-variable", metavar="NAME", help="The environment variable with an address's API key."),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", help="An address's family: llama-server, ollama, lm-studio or generic; else tried."),
+]
 
 
 def stacks(project: Where = None, form: As = Format.TEXT) -> None:
@@ -49,9 +54,26 @@ def stacks(project: Where = None, form: As = Format.TEXT) -> None:
 
 
 def check(
-    names: Annotated[list[str] | None, typer.Argument(metavar="STACK", help="Stacks; all without one.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="STACK_OR_URL", help="Stacks, or servers' addresses; all stacks without one."),
+    ] = None,
     case: Cases = None,
-    model: Annotated[list[str] | None, typer.Option("--model", help="Only this model; may be repeated.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Only this model, or a .gguf; of an address, the name to ask for."),
+    ] = None,
+    model_file: Annotated[
+        Path | None, typer.Option("--model-file", metavar="FILE.gguf", help="The model file of an address.")
+    ] = None,
+    template: Annotated[
+        Path | None, typer.Option("--template", help="The chat template that is to be in force, of a .gguf.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full/--quick", help="Ask a .gguf or an address every case, not those of a first look.")
+    ] = False,
+    key: Key = None,
+    profile: Profile = None,
     golden: Annotated[
         str | None,
         typer.Option("--golden", metavar="MODEL", help="Hold it against this model's goldens: a quantization, say."),
@@ -77,21 +99,31 @@ def check(
     """
     from harness.checking.compare.outcome import Outcome
     from harness.explain.pipeline import checked as run_check
+    from harness.explain.subjects import Asked, prepared, subjects
     from harness.report import machine
     from harness.report.console import print_verdicts
     from harness.report.sheet import sheet_of_check
 
-    place = project_at(project)
     outputs = Outputs(html=html, markdown=markdown, junit=junit, sarif=sarif)
+    asked = Asked(names or (), model or (), case or (), full, model_file, template, key, profile)
     verdicts: list[Any] = []
     sheets = []
     absent = False
     with progress_line() as progress:
-        for stack in _stacks(place, names or ()):
+        for subject in subjects(project_at(project), asked, _say):
             wanted = bool(outputs.wanted)
             try:
+                ready = prepared(subject, asked, progress, _say)
                 for checked in run_check(
-                    place, stack, case or (), model or (), progress, save, keep=wanted, golden=golden, strict=strict
+                    ready.project,
+                    ready.stack,
+                    ready.cases,
+                    ready.models,
+                    progress,
+                    save,
+                    keep=wanted,
+                    golden=golden,
+                    strict=strict,
                 ):
                     verdicts.append(checked.verdict)
                     if outputs.wanted:
@@ -102,7 +134,7 @@ def check(
             except NotRunningError as error:
                 # The others are judged all the same.
                 progress.clear()
-                print(f"harness: could not judge stack {stack.name!r}: {error}", file=sys.stderr)
+                _say(f"could not judge stack {subject.stack.name!r}: {error}")
                 absent = True
     outputs.write(sheets)
     if not verdicts and not absent:
@@ -174,19 +206,13 @@ def trace(
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Ask for a stream.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop before inference; needs no weights.")] = False,
-    key: Annotated[
-        str | None,
-        typer.Option("--api-key-variable", metavar="NAME", help="The environment variable with an address's API key."),
-    ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option("--profile", help="An address's family: llama-server, ollama, lm-studio or generic; else tried."),
-    ] = None,
+    key: Key = None,
+    profile: Profile = None,
     project: Where = None,
     form: As = Format.TEXT,
 ) -> None:
     """Show what every stage of a stack makes of a case; of a server's address, what it sends to its model."""
-    from harness.checking.adhoc import is_address, observe_address
+    from harness.checking.adhoc import address_of, observe_address
     from harness.checking.opened import observe
     from harness.project.golden import load_case
     from harness.project.stack import load_stack
@@ -195,9 +221,10 @@ def trace(
 
     place = project_at(project)
     asked = load_case(place, case)
-    if is_address(stack):
+    address = address_of(stack)
+    if address is not None:
         found = observe_address(
-            stack, asked, key_variable=key, profile=profile, model=model, stream=stream, dry_run=dry_run
+            place, address, asked, key_variable=key, profile=profile, model=model, stream=stream, dry_run=dry_run
         )
     elif key or profile:
         raise UserError("--api-key-variable and --profile are of an address; a stack's file sets its own")
@@ -213,20 +240,5 @@ def trace(
         raise typer.Exit(OWN_ERROR)
 
 
-def _stacks(place: Project, names: Sequence[str]) -> Iterator[Any]:
-    """Yield the stacks that are named; without a name those that can run here, and say which are left out."""
-    from harness.errors import MissingPackageError
-    from harness.project.stack import load_component, load_stack, stack_names
-
-    for name in names or stack_names(place):
-        stack = load_stack(place, name)
-        if not names:
-            try:
-                if stack.named_only:
-                    raise UserError("it is checked only when it is named", f"harness check {name}")
-                for component in stack.components:
-                    load_component(component)
-            except (MissingPackageError, UserError) as error:
-                print(f"harness: left out: stack {name!r}: {error}", file=sys.stderr)
-                continue
-        yield stack
+def _say(line: str) -> None:
+    print(f"harness: {line}", file=sys.stderr)

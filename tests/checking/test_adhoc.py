@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[servers]'")
 
-from harness.checking.adhoc import is_address, observe_address
+from harness.checking.adhoc import address_of, observe_address
 from harness.cli import app
 from harness.errors import UserError
+from harness.project.project import find_project
 from harness.values import ModelRef, Unobserved
 from tests.wire import servers
 from tests.wire.servers import CASE, KEY, Asked, Handler, closed_port, healthy, serving
@@ -46,15 +47,18 @@ def ollama(handler: Handler, asked: Asked) -> None:
 
 
 def test_an_address_is_no_stack():
-    assert is_address("http://a")
-    assert is_address("https://a/v1")
-    assert not is_address("llama-server")
+    assert address_of("http://a") == "http://a"
+    assert address_of("https://a/v1") == "https://a/v1"
+    assert address_of("127.0.0.1:8080") == "http://127.0.0.1:8080", "as people write it"
+    assert address_of("localhost:8080/v1") == "http://localhost:8080/v1"
+    assert address_of("llama-server") is None
+    assert address_of("a:b") is None
 
 
 @pytest.mark.parametrize("profile", [None, "llama-server"])
 def test_a_llama_server_shows_its_prompt_and_ids(profile):
     with serving(llama_server) as fake:
-        found = observe_address(fake.url, CASE, dry_run=True, profile=profile)
+        found = observe_address(find_project(), fake.url, CASE, dry_run=True, profile=profile)
     assert found.request.messages == ({"role": "user", "content": "Hi"},)
     assert found.prompt.text == "<Hi>"
     assert (found.tokens.ids, found.tokens.pieces) == ((7, 8), ("<Hi", "\ufffd"))
@@ -64,21 +68,21 @@ def test_a_llama_server_shows_its_prompt_and_ids(profile):
 @pytest.mark.parametrize(("model", "name"), [(None, "some:latest"), ("other", "other")])
 def test_an_ollama_shows_its_prompt(model, name):
     with serving(ollama) as fake:
-        found = observe_address(fake.url.removesuffix("/v1"), CASE, dry_run=True, model=model)
+        found = observe_address(find_project(), fake.url.removesuffix("/v1"), CASE, dry_run=True, model=model)
     assert found.prompt.text == f"<{name}: Hi>"
     assert isinstance(found.tokens, Unobserved)
 
 
 def test_a_server_that_shows_nothing_is_a_clear_error():
     with serving(healthy) as fake, pytest.raises(UserError) as hidden:
-        observe_address(fake.url, CASE, dry_run=True)
+        observe_address(find_project(), fake.url, CASE, dry_run=True)
     assert str(hidden.value).startswith(f"{fake.url} does not show what it would send to its model: OpenAI's API does")
     assert "--profile" in str(hidden.value)
 
 
 def test_without_a_dry_run_the_call_is_made():
     with serving(healthy) as fake:
-        found = observe_address(fake.url, CASE)
+        found = observe_address(find_project(), fake.url, CASE)
     assert (found.reply.content, found.broke) == ("Hi!", None)
 
 

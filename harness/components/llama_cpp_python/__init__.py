@@ -34,6 +34,7 @@ class LlamaCppPython:
     without_weights: ClassVar[Mapping[str, Any]] = {"vocab_only": True}
     """Options that are enough for the stages before inference."""
     variations: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIATIONS
+    brief: ClassVar[frozenset[str]] = frozenset({"as configured", "n_batch 8", "flash attention", "cache q8_0"})
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         self._child = LlamaChild("_engine:Engine", model, Options.model_validate(options))

@@ -1,0 +1,194 @@
+"""What a check is asked to look at: stacks by name or servers by address, around models by name or by file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from harness.checking.adhoc import address_of, stack_at
+from harness.checking.opened import Progress
+from harness.errors import MissingPackageError, UserError
+from harness.project.own_file import is_model_file, with_model_file
+from harness.project.project import Project
+from harness.project.stack import Stack, load_component, load_stack, stack_names
+
+_AROUND_A_FILE: Final = ("llama-cpp-python", "llama-server")
+"""The stacks of which the first that can run is taken for a file that nobody named a stack for."""
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One stack and what it is to be held against.
+
+    Attributes:
+        project: Where its models, cases and goldens are.
+        stack: The stack.
+        models: The models' names; empty means all that the stack names.
+        cases: The cases' names; empty means all.
+        url: Its address, where it was named by that.
+        is_own_file: Whether the model is a file that was named by its path: what it is held against is made when it is
+            missing.
+        has_model: Whether there is any model to hold it against.
+    """
+
+    project: Project
+    stack: Stack
+    models: tuple[str, ...]
+    cases: tuple[str, ...]
+    url: str | None = None
+    is_own_file: bool = False
+    has_model: bool = True
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line says of the subjects.
+
+    Attributes:
+        names: Stacks and addresses; empty means the stacks that can run here.
+        models: Models' names, and files.
+        cases: Cases' names; empty means all, or those of a first look.
+        full: Whether all cases are asked of a file that was named by its path.
+        model_file: The model file of an address.
+        template: The chat template that is to be in force, of a file.
+        key_variable: The environment variable with the API key of an address.
+        profile: The family of an address.
+    """
+
+    names: Sequence[str] = ()
+    models: Sequence[str] = ()
+    cases: Sequence[str] = ()
+    full: bool = False
+    model_file: Path | None = None
+    template: Path | None = None
+    key_variable: str | None = None
+    profile: str | None = None
+
+
+def subjects(project: Project, asked: Asked, left_out: Told = lambda _: None) -> Iterator[Subject]:
+    """Yield what is to be checked.
+
+    Args:
+        project: The project that was named, or the nearest one.
+        asked: What the command line says.
+        left_out: Told, in one line, of a stack that nobody named and that cannot run here.
+
+    Raises:
+        UserError: something named does not exist, cannot be read, or does not go together.
+        NotRunningError: a server does not answer.
+    """
+    files = [name for name in asked.models if is_model_file(name)]
+    addresses = [name for name in asked.names if address_of(name) is not None]
+    _check(asked, files, addresses)
+    if files:
+        project, name = with_model_file(project, Path(files[0]), asked.template)
+        asked = replace(asked, models=(name,))
+    for name in asked.names or (_around_a_file(project) if files else stack_names(project)):
+        address = address_of(name)
+        if address is not None:
+            yield _server(project, address, asked)
+            continue
+        stack = load_stack(project, name)
+        if not asked.names and not files and (why := _why_not(stack)):
+            left_out(f"left out: stack {name!r}: {why}")
+            continue
+        yield Subject(project, stack, tuple(asked.models), tuple(asked.cases), is_own_file=bool(files))
+
+
+def prepared(subject: Subject, asked: Asked, progress: Progress, told: Told = lambda _: None) -> Subject:
+    """Return a subject with the cases that it is asked, and make what a file is held against where it is missing.
+
+    Args:
+        subject: The subject.
+        asked: What the command line says.
+        progress: Told of what is made.
+        told: Told, in one line, what will be made and what it costs, before it begins.
+
+    Raises:
+        MissingPackageError: the reference is not installed.
+        UserError: the reference does not know the file, or what is made cannot be kept.
+    """
+    if not subject.has_model or not (subject.is_own_file or subject.url):
+        return subject
+    (model,) = subject.models
+    try:
+        from harness.reference.ready import cost, make_ready, quick_cases
+    except ImportError as error:
+        raise MissingPackageError("holding a model file", str(error.name), "reference") from error
+    if not subject.cases and not asked.full:
+        subject = replace(subject, cases=quick_cases(subject.project, model))
+    if subject.is_own_file:
+        made = cost(subject.project, model, subject.cases)
+        if made:
+            told(made)
+        make_ready(subject.project, model, subject.stack, subject.cases, progress)
+    return subject
+
+
+def _check(asked: Asked, files: Sequence[str], addresses: Sequence[str]) -> None:
+    if len(asked.models) > 1 and files:
+        raise UserError("one model file at a time", "check them one by one")
+    if asked.template is not None and not files and asked.model_file is None:
+        raise UserError("--template is of a model file", "name it: --model FILE.gguf, or --model-file of an address")
+    if not addresses and (asked.model_file or asked.key_variable or asked.profile):
+        raise UserError(
+            "--model-file, --api-key-variable and --profile are of an address; a stack's file sets its own",
+            "name a file for a stack by --model FILE.gguf",
+        )
+    if addresses and files:
+        raise UserError("of an address --model is the name to ask for", "name its file by --model-file")
+
+
+def _server(project: Project, address: str, asked: Asked) -> Subject:
+    name = None
+    own = False
+    if asked.model_file is not None:
+        above, name = with_model_file(project, asked.model_file, asked.template)
+        own, project = above != project, above
+    stack = stack_at(
+        project,
+        address,
+        key_variable=asked.key_variable,
+        profile=asked.profile,
+        asked=next(iter(asked.models), None),
+        model=name,
+    )
+    return Subject(
+        project,
+        stack,
+        () if name is None else (name,),
+        tuple(asked.cases),
+        url=address,
+        is_own_file=own,
+        has_model=name is not None,
+    )
+
+
+def _around_a_file(project: Project) -> tuple[str, ...]:
+    """Return the stack to run a file in, where none was named.
+
+    Raises:
+        UserError: none can run here.
+    """
+    names = [name for name in _AROUND_A_FILE if name in stack_names(project)]
+    reasons = [_why_not(load_stack(project, name)) for name in names]
+    ready = [name for name, why in zip(names, reasons, strict=True) if not why]
+    if not ready:
+        raise UserError("no stack can run a file here", "install one: pip install 'llm-stack-harness[servers]'")
+    return (ready[0],)
+
+
+def _why_not(stack: Stack) -> str:
+    """Return why a stack that nobody named is not run; empty where it can be."""
+    try:
+        if stack.named_only:
+            raise UserError("it is checked only when it is named", f"harness check {stack.name}")
+        for component in stack.components:
+            load_component(component)
+    except (MissingPackageError, UserError) as error:
+        return str(error)
+    return ""
