@@ -97,7 +97,7 @@ class _Runner:
         self._absent = False
         self._sessions: dict[tuple[str, str], Session] = {}
         self._verdicts: dict[tuple[str, str, str], Verdict] = {}
-        self._pipeline: Pipeline | None = None
+        self._judging: Pipeline | None = None
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return every stack and model that is asked for."""
@@ -141,7 +141,14 @@ class _Runner:
             around = resolve_model(project, model)
             purpose = purpose_of(self._config.getoption("--stack-golden"))
             held = self._golden_model(model)
-            opened = open_session(project, load_stack(project, stack), held, around=around, purpose=purpose)
+            opened = open_session(
+                project,
+                load_stack(project, stack),
+                held,
+                around=around,
+                purpose=purpose,
+                replying=self._pipeline().replying(held),
+            )
             self._sessions[pair] = self._opened.enter_context(opened)
         return self._sessions[pair]
 
@@ -153,15 +160,18 @@ class _Runner:
             case: The case.
             among: All cases of this stack and model that this run asks for.
         """
-        from harness.explain.pipeline import Pipeline
-
         key = (*pair, case)
         if key not in self._verdicts:
-            if self._pipeline is None:
-                self._pipeline = self._opened.enter_context(Pipeline(self._project()))
             session = self.session(pair)
-            self._verdicts[key] = self._pipeline.verdict(session, session.results(case), among=among)
+            self._verdicts[key] = self._pipeline().verdict(session, session.results(case), among=among)
         return self._verdicts[key]
+
+    def _pipeline(self) -> Pipeline:
+        from harness.explain.pipeline import Pipeline
+
+        if self._judging is None:
+            self._judging = self._opened.enter_context(Pipeline(self._project()))
+        return self._judging
 
     def _golden_model(self, model: str) -> ModelRef:
         """Return the model whose goldens another one is held against: its own, unless told otherwise."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from harness.checking.compare import client, inference, postprocess, template, tokenization
+from harness.checking.compare.count import by_count
 from harness.checking.compare.inference import Floor
 from harness.checking.compare.mechanism import with_parts
 from harness.checking.compare.outcome import (
@@ -21,7 +22,15 @@ from harness.checking.own import own_error
 from harness.checking.trace import Run, Trace
 from harness.project.golden import Golden
 from harness.stage import Stage
-from harness.values import Failure, Generation, OwnError, Prompt, Refusal, Reply, Tokens, Value
+from harness.values import Failure, Generation, OwnError, Prompt, Refusal, Reply, Tokens, Unobserved, Value
+
+Replying = Callable[[Golden, Generation], Golden | None]
+"""Returns a golden with the reply to the ids that a stack has generated itself, or None where nothing can make it."""
+
+
+def no_replies(golden: Golden, generation: Generation) -> Golden | None:  # noqa: ARG001 - as `Replying` is called
+    """Return none."""
+    return None
 
 
 class Chained(StrEnum):
@@ -71,6 +80,7 @@ class Judge:
         policies: The declared policies, `(stage, rule)` with their reasons.
         floor: The noise floor of the stack's configuration, or None.
         context: Returns how many ids the engine's context takes, or None if that is not shown.
+        replying: Returns a golden with the reply to other generated ids, or None where nothing can make it.
     """
 
     def __init__(
@@ -78,10 +88,12 @@ class Judge:
         policies: Mapping[tuple[Stage, str], str],
         floor: Floor | None,
         context: Callable[[], int | None] = lambda: None,
+        replying: Replying = no_replies,
     ) -> None:
         self._policies = policies
         self.floor = floor
         self._context = context
+        self._replying = replying
 
     def case(self, golden: Golden, trace: Trace) -> tuple[StageResult, ...]:
         """Return the result of every stage that the golden has something to say of."""
@@ -161,6 +173,7 @@ class Judge:
                 if _same_ids(golden, trace.output(run, stage)):
                     # Not its numbers, but its ids are the golden's: what comes next got golden input.
                     continue
+                self._behind(stage, golden, trace, run, results)
                 return
             update: dict[str, object] = {"chained": _worse(result, Chained.CONSISTENT)}
             if stage is Stage.POSTPROCESS and comparison.outcome.bad and self._answered_right(golden, trace, run):
@@ -173,6 +186,47 @@ class Judge:
             results[stage] = result.model_copy(update=update)
             if comparison.outcome.bad or not follows:
                 source = stage
+
+    def _behind(self, stage: Stage, golden: Golden, trace: Trace, run: Run, results: dict[Stage, StageResult]) -> None:
+        """Judge what can be judged behind a stage that does not show what it made.
+
+        Of a prompt its length may be known, and a reply can be held against the ids that were generated, whatever they
+        were generated for.
+        """
+        reply = trace.output(run, Stage.POSTPROCESS)
+        if not isinstance(reply, Reply):
+            return
+        if stage in (Stage.TEMPLATE, Stage.TOKENIZATION):
+            declared = {rule for at, rule in self._policies if at is Stage.TOKENIZATION}
+            count = None if reply.usage is None else reply.usage.prompt_tokens
+            difference = by_count(golden.prompt, golden.tokens, count, declared)
+            if difference is not None and not results[stage].isolated.outcome.bad:
+                results[stage] = results[stage].model_copy(update=_unexplained(results[stage], run, difference))
+        due = self._due(golden, trace, run)
+        if not isinstance(due, Golden) or due.reply is None or Stage.POSTPROCESS not in results:
+            return
+        if reply.usage is not None and due.reply.usage is not None:
+            # The prompt's length is not this stage's doing.
+            usage = reply.usage.model_copy(update={"prompt_tokens": due.reply.usage.prompt_tokens})
+            reply = reply.model_copy(update={"usage": usage})
+        comparison = self.compare(Stage.POSTPROCESS, due, reply)
+        result = results[Stage.POSTPROCESS]
+        if comparison.outcome.bad and not result.isolated.outcome.bad:
+            assert comparison.difference is not None
+            results[Stage.POSTPROCESS] = result.model_copy(update=_unexplained(result, run, comparison.difference))
+        elif comparison.outcome.seen:
+            update = {"chained": _worse(result, Chained.CONSISTENT)}
+            results[Stage.POSTPROCESS] = result.model_copy(update=update)
+
+    def _due(self, golden: Golden, trace: Trace, run: Run) -> Golden | OwnError | None:
+        """Return the golden with the reply that is due to the ids that a run generated itself."""
+        own = trace.output(run, Stage.INFERENCE)
+        if not isinstance(own, Generation):
+            return None
+        try:
+            return self._replying(golden, own)
+        except Exception as error:  # noqa: BLE001 - as in `compare`
+            return own_error(error)
 
     def _broken(
         self, golden: Golden, broke: Failure | Refusal | OwnError, run: Run, results: dict[Stage, StageResult]
@@ -212,9 +266,17 @@ class Judge:
         return outcome.seen and not outcome.bad
 
     def _reply(self, golden: Golden, trace: Trace, run: Run, observed: object) -> Comparison:
-        if run in trace.replays:
-            return self._against_replay(observed, trace.replays[run])
-        return self.compare(Stage.POSTPROCESS, golden, observed)
+        if run not in trace.replays:
+            return self.compare(Stage.POSTPROCESS, golden, observed)
+        replay = trace.replays[run]
+        if isinstance(replay, Unobserved):
+            # The stack cannot be given ids to make a reply of, so the reference makes the one that is due.
+            due = self._due(golden, trace, run)
+            if isinstance(due, OwnError):
+                return errored(due)
+            if due is not None:
+                return self.compare(Stage.POSTPROCESS, due, observed)
+        return self._against_replay(observed, replay)
 
     def _against_replay(self, observed: object, replay: object) -> Comparison:
         """The sampler left the golden's ids within the noise: the same ids must give the same reply again."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from harness.checking.judge import Judge, StageResult
+from harness.checking.judge import Judge, Replying, StageResult, no_replies
 from harness.checking.noise import EngineNoise, floor_of, measure_noise, save_noise
 from harness.checking.running import RunningStack, open_stack
 from harness.checking.trace import Run, Trace, Tracer
@@ -79,6 +79,7 @@ def open_session(
     prepare: Callable[[RunningStack], None] = lambda _: None,
     around: ModelRef | None = None,
     purpose: str = "",
+    replying: Replying = no_replies,
 ) -> Iterator[Session]:
     """Open a stack around a model, with the goldens of the cases wanted.
 
@@ -91,6 +92,7 @@ def open_session(
         prepare: Does something with the open stack before it is asked anything.
         around: What the stack is opened around, where that is not the model that the goldens were made of.
         purpose: Why, where that is meant: nobody is then at fault for the file.
+        replying: Makes the reply that is due to a stack's own ids; see `Judge`.
 
     Raises:
         UserError: a case does not exist, or a golden is missing or not this model's.
@@ -102,17 +104,19 @@ def open_session(
     goldens = {case.name: load_golden(project, model, case, provenance) for case in asked}
     with open_stack(stack, around or model, wrap, held_against=model, purpose=purpose) as running:
         prepare(running)
-        yield Session(running, goldens, judge_of(project, running))
+        # Ids that a part makes out of the texts that it is shown are not what was generated, but a guess at it.
+        shows = getattr(running.part(Stage.POSTPROCESS), "shows_generated_ids", False)
+        yield Session(running, goldens, judge_of(project, running, replying if shows else no_replies))
 
 
-def judge_of(project: Project, running: RunningStack) -> Judge:
+def judge_of(project: Project, running: RunningStack, replying: Replying = no_replies) -> Judge:
     """Return what holds a running stack's traces against goldens.
 
     Raises:
         UserError: the file of the noise floor is wrong.
     """
     policies = {(policy.stage, policy.rule): policy.reason for policy in running.stack.policies}
-    return Judge(policies, floor_of(project, running), lambda: _context_of(running))
+    return Judge(policies, floor_of(project, running), lambda: _context_of(running), replying)
 
 
 def _context_of(running: RunningStack) -> int | None:

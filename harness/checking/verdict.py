@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from harness.checking.compare.outcome import START, Difference, Hunk, Kind, Outcome, unobserved
-from harness.checking.judge import Judge, StageResult
+from harness.checking.judge import Chained, Judge, StageResult
 from harness.checking.own import OwnSeenError
 from harness.checking.root_causes import RootCause, grouped, parts_of
 from harness.checking.rows import Row
@@ -419,6 +419,8 @@ def _stage_verdict(
     for result in own:
         outcomes[result.isolated.outcome] = outcomes.get(result.isolated.outcome, 0) + 1
     seen = sum(count for outcome, count in outcomes.items() if outcome.seen)
+    # Its own path was fed golden input, or what the golden is known for, and gave what is due.
+    in_its_path = [r for r in own if not r.isolated.outcome.seen and r.chained is Chained.CONSISTENT]
     erred = [result.own_error for result in own if result.own_error is not None]
     if erred:
         why = f"an error of our own in {len(erred)} of {len(own)} {_cases(len(own))}: {erred[0].describe()}"
@@ -428,13 +430,16 @@ def _stage_verdict(
         return StageVerdict(
             status="convicted", outcomes=outcomes, why=f"{_root_causes(mine)}: {_leading(mine).summary}"
         )
-    if not seen:
+    if not seen and not in_its_path:
         reasons = sorted({result.isolated.rule for result in own}) or ["no case reaches it"]
         return StageVerdict(status="unobserved", outcomes=outcomes, why="; ".join(reasons))
     fed_by = sorted({r.follows for r in own if r.follows in convicted}, key=list(Stage).index)
     if fed_by:
         why = f"{_cleared(own, same)}; in the chain it gets what {', '.join(fed_by)} made"
         return StageVerdict(status="inherits", outcomes=outcomes, why=why)
+    if not seen:
+        why = f"right in its own path in {len(in_its_path)} of {len(own)} {_cases(len(own))}; alone it was not seen"
+        return StageVerdict(status="cleared", outcomes=outcomes, why=why)
     return StageVerdict(status="cleared", outcomes=outcomes, why=_cleared(own, same))
 
 

@@ -24,6 +24,7 @@ from harness.checking.trace import Trace, save_trace
 from harness.checking.verdict import Verdict
 from harness.explain.artifact import Inspector, Reopen, reopening
 from harness.explain.locate import Locator, longest_prompt
+from harness.explain.own_ids import OwnIds
 from harness.project.golden import Golden, cases_for
 from harness.project.project import Project
 from harness.project.stack import Stack, declared_model, missing_distribution, resolve_model
@@ -42,6 +43,8 @@ class Pipeline:
     def __init__(self, project: Project, *, strict: bool = False) -> None:
         self._inspector = Inspector(project, strict=strict)
         self._locator = Locator(project)
+        self._own_ids = OwnIds()
+        self.replying = self._own_ids.replying
 
     def __enter__(self) -> Self:
         return self
@@ -52,6 +55,7 @@ class Pipeline:
     def close(self) -> None:
         """End what the references have started."""
         self._inspector.close()
+        self._own_ids.close()
 
     def verdict(
         self,
@@ -140,7 +144,15 @@ def checked(
             wanted = [case.name for case in cases_for(project, held.name, cases)]
             if cases and not wanted:
                 continue
-            with open_session(project, stack, held, wanted, around=model, purpose=purpose_of(golden)) as session:
+            with open_session(
+                project,
+                stack,
+                held,
+                wanted,
+                around=model,
+                purpose=purpose_of(golden),
+                replying=pipeline.replying(held),
+            ) as session:
                 results: list[StageResult] = []
                 traces: dict[str, Trace] = {}
                 for done, case in enumerate(session.goldens):

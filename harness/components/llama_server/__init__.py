@@ -20,6 +20,7 @@ from harness.components.forcing import Position, force
 from harness.components.llama_server._options import Options, around_its_model
 from harness.components.llama_server._read import (
     generation_of,
+    generation_of_logprobs,
     logprobs_of,
     positions_of,
     prompt_tokens_of,
@@ -73,6 +74,8 @@ class LlamaServer:
     """Its templates see the machine's clock."""
     added: ClassVar[frozenset[str]] = frozenset({"__verbose", "logprobs"})
     """What its answers have because they were asked for more, and because it logs everything."""
+    shows_generated_ids: ClassVar[bool] = True
+    """Whether the ids that it shows of an answer are those that were generated, and not made of their texts."""
     parser: ClassVar[str] = "harness.components.llama_server.parser:LlamaServerParser"
     variations: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "as configured": {},
@@ -260,7 +263,7 @@ class LlamaServer:
         shown = verbose_of(answer)
         if shown is None:
             hidden = Unobserved(reason="the server does not show what it fed to its model (it does at verbosity 10)")
-            return Observation(prompt=hidden)
+            return Observation(prompt=hidden, tokens=hidden, generation=generation_of_logprobs(answer))
         return Observation(
             prompt=Prompt(text=self._rendered(field(shown, "prompt", str)), clock=datetime.now()),
             tokens=self._fed(body, shown),

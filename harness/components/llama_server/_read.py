@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from harness.components.forcing import Position
-from harness.values import Distributions, Generation, Json
+from harness.values import Distributions, Generation, Json, Unobserved
 from harness.wire.form import field, reading
 
 _FINISH = {"eos": "end_token", "limit": "length", "word": "stop"}
@@ -73,6 +73,23 @@ def generation_of(answer: Json) -> Generation:
         tops = [{one["id"]: one["logprob"] for one in row["top_logprobs"]} for row in rows]
         distributions = Distributions.of_top(tops) if tops else None
         return Generation(ids=ids, chosen=ids, finish=finish, distributions=distributions, settings=settings)  # type: ignore[arg-type]
+
+
+def generation_of_logprobs(answer: Json | Sequence[Json]) -> Generation | Unobserved:
+    """Return what a chat answer, or a stream's chunks, generated, by the ids of its log-probabilities.
+
+    Raises:
+        StageFailedError: its log-probabilities have another form.
+    """
+    chunks = [answer] if isinstance(answer, dict) else answer
+    ids = streamed_ids(chunks)
+    with reading("no usage"):
+        counts = [chunk["usage"]["completion_tokens"] for chunk in chunks if chunk.get("usage")]
+        finish = [one["finish_reason"] for chunk in chunks for one in chunk["choices"] if one.get("finish_reason")]
+    if not counts or counts[-1] != len(ids):
+        return Unobserved(reason="the answer does not show every id that was generated")
+    ended: Literal["length", "stop"] = "length" if finish[-1:] == ["length"] else "stop"
+    return Generation(ids=ids, chosen=ids, finish=ended)
 
 
 def streamed_ids(chunks: Sequence[Json]) -> tuple[int, ...]:
