@@ -55,6 +55,8 @@ class StageResult(Value):
         streamed_only: Of one that is unexplained, that it was so only in the run with a stream.
         received: Of a client that is unexplained, that it is so of what it makes of the server's answer.
         erred: What code of ours raised in a chained run; what raised in the isolated one is that comparison's.
+        by_own_ids: Whether the reply to the ids that the stack generated itself was right: of a part that cannot be
+            given ids to make a reply of.
     """
 
     stage: Stage
@@ -66,6 +68,7 @@ class StageResult(Value):
     streamed_only: bool = False
     received: bool = False
     erred: OwnError | None = None
+    by_own_ids: bool = False
 
     @property
     def own_error(self) -> OwnError | None:
@@ -175,7 +178,7 @@ class Judge:
                     continue
                 self._behind(stage, golden, trace, run, results)
                 return
-            update: dict[str, object] = {"chained": _worse(result, Chained.CONSISTENT)}
+            update: dict[str, object] = self._consistent(result)
             if stage is Stage.POSTPROCESS and comparison.outcome.bad and self._answered_right(golden, trace, run):
                 assert comparison.difference is not None
                 found = _unexplained(results[Stage.CLIENT], run, comparison.difference)
@@ -215,8 +218,12 @@ class Judge:
             assert comparison.difference is not None
             results[Stage.POSTPROCESS] = result.model_copy(update=_unexplained(result, run, comparison.difference))
         elif comparison.outcome.seen:
-            update = {"chained": _worse(result, Chained.CONSISTENT)}
-            results[Stage.POSTPROCESS] = result.model_copy(update=update)
+            results[Stage.POSTPROCESS] = result.model_copy(update=self._consistent(result))
+
+    def _consistent(self, result: StageResult) -> dict[str, object]:
+        own = result.stage is Stage.POSTPROCESS and self._replying is not no_replies
+        by_own_ids = own and result.isolated.outcome is Outcome.UNOBSERVED
+        return {"chained": _worse(result, Chained.CONSISTENT), "by_own_ids": by_own_ids}
 
     def _due(self, golden: Golden, trace: Trace, run: Run) -> Golden | OwnError | None:
         """Return the golden with the reply that is due to the ids that a run generated itself."""

@@ -169,7 +169,7 @@ def convict(
     elif findings:
         status, line = "convicted", _line(findings, cases)
     elif unseen:
-        status, line = "unjudged", f"could not judge: {', '.join(unseen)} unobserved"
+        status, line = "unjudged", _unjudged(unseen, stages)
     else:
         compared = sum(result.isolated.outcome.seen for result in results)
         status, line = "clean", f"clean: five stages cleared, {compared} comparisons in {cases} {_cases(cases)}"
@@ -277,6 +277,12 @@ def _line(findings: Sequence[Finding], cases: int, errors: Sequence[OwnErrors] =
     if main.cases:
         line += f" [{len(main.cases)} of {cases} {_cases(cases)}]"
     return f"{line}; also convicted: {', '.join(others)}" if others else line
+
+
+def _unjudged(unseen: Sequence[Stage], stages: Mapping[Stage, StageVerdict]) -> str:
+    cleared = sum(said.status == "cleared" for said in stages.values())
+    looked = f"nothing wrong in {cleared} of {len(stages)} stages; " if cleared else ""
+    return f"{looked}could not judge: {', '.join(unseen)} unobserved"
 
 
 def _cases(count: int) -> str:
@@ -419,8 +425,7 @@ def _stage_verdict(
     for result in own:
         outcomes[result.isolated.outcome] = outcomes.get(result.isolated.outcome, 0) + 1
     seen = sum(count for outcome, count in outcomes.items() if outcome.seen)
-    # Its own path was fed golden input, or what the golden is known for, and gave what is due.
-    in_its_path = [r for r in own if not r.isolated.outcome.seen and r.chained is Chained.CONSISTENT]
+    in_its_path = [r for r in own if r.by_own_ids and r.chained is Chained.CONSISTENT]
     erred = [result.own_error for result in own if result.own_error is not None]
     if erred:
         why = f"an error of our own in {len(erred)} of {len(own)} {_cases(len(own))}: {erred[0].describe()}"

@@ -590,7 +590,7 @@ def test_a_stage_never_observed_leaves_the_stack_unjudged():
     runs = {**isolated(GREETING, prompt=HIDDEN), **chained(observed(GREETING, prompt=HIDDEN))}
     found = verdict((GREETING, trace(GREETING, runs)))
     assert found.status == "unjudged"
-    assert found.line == "could not judge: template unobserved"
+    assert found.line == "nothing wrong in 4 of 5 stages; could not judge: template unobserved"
     assert statuses(found) == all_but("cleared", template="unobserved")
     assert found.stages[Stage.TEMPLATE].why == "the server does not show it"
     assert found.notes == ("unobserved: template: the server does not show it [greeting]",)
@@ -604,13 +604,13 @@ def test_several_stages_never_observed_are_all_named_with_all_reasons():
         one = golden(name)
         pairs.append((one, trace(one, isolated(one, prompt=unseen, tokens=unseen))))
     found = verdict(*pairs)
-    assert found.line == "could not judge: template, tokenization unobserved"
+    assert found.line == "nothing wrong in 3 of 5 stages; could not judge: template, tokenization unobserved"
     assert found.stages[Stage.TEMPLATE].why == "it is too long; no endpoint"
 
 
 def test_without_a_floor_inference_is_unobserved_not_cleared():
     found = verdict((GREETING, trace(GREETING)), floor=None)
-    assert found.line == "could not judge: inference unobserved"
+    assert found.line == "nothing wrong in 4 of 5 stages; could not judge: inference unobserved"
 
 
 def test_a_stage_unobserved_in_some_cases_is_cleared_with_a_note():
@@ -690,7 +690,9 @@ REFUSES = golden("refused", prompt=Refusal(error="TemplateError", message="roles
 def test_a_case_that_the_reference_refuses_has_no_later_stages():
     found = verdict((REFUSES, trace(REFUSES)))
     assert [r.stage for r in found.results] == [Stage.CLIENT, Stage.TEMPLATE]
-    assert found.line == "could not judge: tokenization, inference, postprocess unobserved"
+    assert (
+        found.line == "nothing wrong in 2 of 5 stages; could not judge: tokenization, inference, postprocess unobserved"
+    )
     together = verdict((GREETING, trace(GREETING)), (REFUSES, trace(REFUSES)))
     assert together.line == "clean: five stages cleared, 7 comparisons in 2 cases"
 

@@ -7,7 +7,6 @@ import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
 import pytest
 
 from harness.checking.judge import Judge
@@ -27,24 +26,11 @@ from harness.project.stack import load_stack
 from harness.stage import Stage, StageFailedError
 from harness.values import Failure, ModelRef, Prompt, Tokens, Unobserved
 from tests.made import FLOOR, LOGITS, Whole, answers, distributions, generation, golden, row, running
+from tests.model_files import written
 
 GREETING = golden()
 WRONG = Tokens(ids=(4, 4, 1, 3))
 END = "tokenizer.ggml.eos_token_id"
-
-
-def written(path, tensor=1.0, **keys):
-    """Write a model file of one tensor and these keys, whose dots are double underscores."""
-    writer = gguf.GGUFWriter(path, "llama")
-    for name, value in {"llama__block_count": 1, "tokenizer__ggml__eos_token_id": 2, **keys}.items():
-        add = writer.add_string if isinstance(value, str) else writer.add_uint32
-        add(name.replace("__", "."), value)
-    writer.add_tensor("output.weight", gguf.np.full(32, tensor, gguf.np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.fixture
