@@ -98,8 +98,7 @@ def check(
     a file is wrong; 3: could not judge; 4: an error of our own, which convicts nobody.
     """
     from harness.checking.compare.outcome import Outcome
-    from harness.explain.pipeline import checked as run_check
-    from harness.explain.subjects import Asked, prepared, subjects
+    from harness.explain.subjects import Asked, judged, subjects
     from harness.report import machine
     from harness.report.console import print_verdicts
     from harness.report.sheet import sheet_of_check
@@ -113,17 +112,8 @@ def check(
         for subject in subjects(project_at(project), asked, _say):
             wanted = bool(outputs.wanted)
             try:
-                ready = prepared(subject, asked, progress, _say)
-                for checked in run_check(
-                    ready.project,
-                    ready.stack,
-                    ready.cases,
-                    ready.models,
-                    progress,
-                    save,
-                    keep=wanted,
-                    golden=golden,
-                    strict=strict,
+                for checked in judged(
+                    subject, asked, progress, _say, save=save, keep=wanted, golden=golden, strict=strict
                 ):
                     verdicts.append(checked.verdict)
                     if outputs.wanted:

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harness.doctor.diagnosis import Check
 from harness.doctor.facts import Facts, Judgement, WrongTypeError, check, judge, quoted, some
@@ -108,6 +108,12 @@ def _generation_prompt(facts: Facts) -> Judgement:
     )
 
 
+_ALWAYS_CONTROL: Final = frozenset(
+    {"<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}
+)
+"""Markers of ChatML and Llama 3, which the models that were trained with them have as control tokens."""
+
+
 @check("role markers")
 def _role_markers(facts: Facts) -> Judgement:
     import gguf
@@ -120,13 +126,20 @@ def _role_markers(facts: Facts) -> Judgement:
     if not markers:
         return Judgement("ok", "the template writes no <|...|> marker literally")
     matched_whole = (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)
-    absent = [quoted(marker) for marker in markers if marker not in facts.ids]
+    lost = [marker for marker in markers if marker not in facts.ids]
+    absent = [quoted(marker) for marker in lost if marker not in _ALWAYS_CONTROL]
+    foreign = [quoted(marker) for marker in lost if marker in _ALWAYS_CONTROL]
     ordinary = [
         quoted(marker)
         for marker in markers
         if marker in facts.ids and facts.type_of(facts.ids[marker]) not in matched_whole
     ]
     bad = [f"{some(ordinary)} of the template is in the vocabulary, but not as a control token"] if ordinary else []
+    if foreign:
+        bad.append(
+            f"{some(foreign)} of the template is no token of this vocabulary: the template is another model's, and "
+            "each marker is cut into ordinary tokens"
+        )
     odd = [f"{some(absent)} of the template is not in the vocabulary, so it is cut into pieces"] if absent else []
     return judge(
         bad,

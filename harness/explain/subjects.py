@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import Final
 
 from harness.checking.adhoc import address_of, stack_at
-from harness.checking.opened import Progress
+from harness.checking.compare.outcome import Outcome
+from harness.checking.opened import Checked, Progress
+from harness.checking.rows import Row
+from harness.checking.verdict import convict, with_rows
 from harness.errors import MissingPackageError, UserError
+from harness.explain.examined import NO_TEMPLATE, rows_of_file
+from harness.explain.pipeline import checked
 from harness.project.own_file import is_model_file, with_model_file
 from harness.project.project import Project
-from harness.project.stack import Stack, load_component, load_stack, stack_names
+from harness.project.stack import Stack, load_component, load_stack, resolve_model, stack_names
 
 _AROUND_A_FILE: Final = ("llama-cpp-python", "llama-server")
 """The stacks of which the first that can run is taken for a file that nobody named a stack for."""
+
+_OPENS: Final = "give --model-file FILE.gguf: the stages can then be held against what the file makes due"
 
 Told = Callable[[str], None]
 
@@ -99,20 +106,72 @@ def subjects(project: Project, asked: Asked, left_out: Told = lambda _: None) ->
         yield Subject(project, stack, tuple(asked.models), tuple(asked.cases), is_own_file=bool(files))
 
 
-def prepared(subject: Subject, asked: Asked, progress: Progress, told: Told = lambda _: None) -> Subject:
-    """Return a subject with the cases that it is asked, and make what a file is held against where it is missing.
+def judged(
+    subject: Subject,
+    asked: Asked,
+    progress: Progress = lambda *_: None,
+    told: Told = lambda _: None,
+    *,
+    save: Path | None = None,
+    keep: bool = False,
+    golden: str | None = None,
+    strict: bool = False,
+) -> Iterator[Checked]:
+    """Check a subject; one explained verdict a model. What it is held against is made where it is missing.
 
     Args:
         subject: The subject.
         asked: What the command line says.
-        progress: Told of what is made.
+        progress: Told of what is made and of every case.
         told: Told, in one line, what will be made and what it costs, before it begins.
+        save: As of `checked`.
+        keep: As of `checked`.
+        golden: As of `checked`.
+        strict: As of `checked`.
 
     Raises:
         MissingPackageError: the reference is not installed.
-        UserError: the reference does not know the file, or what is made cannot be kept.
+        UserError: something named does not exist, or the reference does not know the file.
     """
-    if not subject.has_model or not (subject.is_own_file or subject.url):
+    rows: tuple[Row, ...] = ()
+    if subject.has_model and subject.is_own_file:
+        model = resolve_model(subject.project, subject.models[0])
+        rows = rows_of_file(model.path, has_template=model.chat_template is not None)
+        if any(row.name == NO_TEMPLATE for row in rows):
+            # Without a template there is nothing that a chat could be held against.
+            yield _unheld(subject, model.name, rows, "the file has no chat template")
+            return
+    if not subject.has_model:
+        yield _unheld(subject, "no model file", rows, _OPENS)
+        return
+    ready = _prepared(subject, asked, progress, told)
+    for one in checked(
+        ready.project,
+        ready.stack,
+        ready.cases,
+        ready.models,
+        progress,
+        save,
+        keep=keep,
+        golden=golden,
+        strict=strict,
+    ):
+        yield replace(one, verdict=with_rows(one.verdict, rows))
+
+
+def _unheld(subject: Subject, model: str, rows: Sequence[Row], why: str) -> Checked:
+    """Return the verdict of rows alone, where no stage can be held against a golden."""
+    verdict = convict(subject.stack.name, model, (), lambda _: "state")
+    stages = {stage: said.model_copy(update={"why": why}) for stage, said in verdict.stages.items()}
+    right = sum(row.outcome is Outcome.EQUAL for row in rows)
+    line = f"nothing wrong in {right} rows; no stage was held against a golden: {why}" if right else verdict.line
+    verdict = with_rows(verdict.model_copy(update={"stages": stages, "line": line}), rows)
+    return Checked(verdict=verdict, goldens={}, traces={}, limit=None, parts={})
+
+
+def _prepared(subject: Subject, asked: Asked, progress: Progress, told: Told) -> Subject:
+    """Return a subject with the cases that it is asked, and make what a file is held against where it is missing."""
+    if not (subject.is_own_file or subject.url):
         return subject
     (model,) = subject.models
     try:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.explain.subjects import Asked, prepared, subjects
+from harness.explain.subjects import Asked, judged, subjects
 from harness.project.stack import stack_names
+from harness.stage import Stage
 from tests.model_files import written
 from tests.wire.servers import healthy, serving
 
@@ -31,7 +32,6 @@ def test_names_are_stacks_and_models_are_kept(project):
     (one,) = found(project, names=["llama-server"], models=["smollm2-135m-instruct"], cases=["no-system"])
     assert (one.stack.name, one.models, one.cases) == ("llama-server", ("smollm2-135m-instruct",), ("no-system",))
     assert (one.url, one.is_own_file, one.has_model) == (None, False, True)
-    assert prepared(one, Asked(), lambda *_: None) == one, "nothing is made for a model of the project"
 
 
 def test_without_a_name_the_stacks_that_can_run_are_taken_and_the_others_told(project):
@@ -72,3 +72,22 @@ def test_an_address_is_a_stack_of_its_own(project, file):
 def test_what_does_not_go_together_is_one_line(project, asked, line):
     with pytest.raises(UserError, match=line):
         found(project, **asked)
+
+
+def test_a_file_without_a_template_is_a_finding_with_its_remedy_and_nothing_is_made(project, tmp_path):
+    (one,) = found(project, models=[str(written(tmp_path / "base.gguf"))])
+    (done,) = judged(one, Asked())
+    finding = next(one for one in done.verdict.findings if one.difference.hunks[0].at == "chat template")
+    assert (finding.stage, finding.kind, finding.evidence) == (Stage.TEMPLATE, "artifact", "load")
+    assert "tokenizer.chat_template is missing" in finding.summary
+    assert "--template FILE" in finding.remedy
+    assert done.verdict.status == "convicted"
+    assert not (one.project.root / "golden").exists()
+
+
+def test_an_address_without_a_file_says_what_would_open_it(project):
+    with serving(healthy) as fake:
+        (one,) = found(project, names=[fake.url])
+        (done,) = judged(one, Asked())
+    assert {said.status for said in done.verdict.stages.values()} == {"unobserved"}
+    assert all("give --model-file FILE.gguf" in said.why for said in done.verdict.stages.values())
