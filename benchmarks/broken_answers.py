@@ -11,9 +11,17 @@ from http.server import BaseHTTPRequestHandler
 from random import Random
 from typing import Any
 
+_PROMPT = "<|im_start|>user\nHi<|im_end|>\n"
+_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Of the model that is asked for: a server with another one is asked no further."""
 _TOP = [
-    {"id": 28, "token": "A", "bytes": [65], "logprob": -0.5},
-    {"id": 29, "token": "B", "bytes": [66], "logprob": -1},
+    {"id": 28, "token": "token_id:28", "bytes": [65], "logprob": -0.5},
+    {"id": 29, "token": "token_id:29", "bytes": [66], "logprob": -1},
 ]
 _ROW = {**_TOP[0], "top_logprobs": _TOP}
 _SETTINGS = {"temperature": 0.0, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 7, "n_predict": 8, "stop": []}
@@ -25,24 +33,73 @@ _COMPLETION = {
     "tokens_evaluated": 3,
     "generation_settings": _SETTINGS,
     "completion_probabilities": [_ROW, _ROW],
-    "prompt": "<|im_start|>user\nHi<|im_end|>\n",
+    "prompt": _PROMPT,
 }
+"""What llama-server answers, or shows of a chat answer's making."""
 _USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 _MESSAGE = {"role": "assistant", "content": "A", "tool_calls": [{"id": "c", "type": "function", "function": {}}]}
-_CHOICE = {"index": 0, "message": _MESSAGE, "finish_reason": "stop", "logprobs": {"content": [_ROW, _ROW]}}
+_CHOICE = {
+    "index": 0,
+    "message": _MESSAGE,
+    "finish_reason": "stop",
+    "logprobs": {"content": [_ROW, _ROW]},
+    "token_ids": [28, 2],
+}
 _DELTA = {
     "index": 0,
     "delta": {"role": "assistant", "content": "A"},
     "finish_reason": None,
     "logprobs": {"content": [_ROW]},
+    "token_ids": [28],
 }
+_OLDER = {
+    "tokens": ["token_id:28"],
+    "token_logprobs": [-0.5],
+    "top_logprobs": [{"token_id:28": -0.5, "token_id:29": -1}],
+}
+_VLLM_SETTINGS = {"temperature": 0.0, "top_k": 40, "repetition_penalty": 1.0, "stop": None}
 _WHOLE: Mapping[str, Any] = {
-    "/props": {"default_generation_settings": {"params": _SETTINGS, "n_ctx": 2048}, "chat_template": "{{ messages }}"},
-    "/tokenize": {"tokens": [1, 28, 2]},
-    "/detokenize": {"content": "A"},
-    "/apply-template": {"prompt": "<|im_start|>user\nHi<|im_end|>\n"},
+    "/props": {
+        "default_generation_settings": {"params": _SETTINGS, "n_ctx": 2048},
+        "chat_template": _TEMPLATE,
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "build_info": "b1",
+    },
+    "/tokenize": {
+        "tokens": [{"id": 1, "piece": "<|im_start|>"}, {"id": 28, "piece": "A"}, {"id": 2, "piece": [226, 130]}]
+    },
+    "/tokenize of a prompt": {"tokens": [1, 28, 2], "token_strs": ["<|im_start|>", "A", "\u0120b"]},
+    "/apply-template": {"prompt": _PROMPT},
     "/completion": _COMPLETION,
-    "/v1/models": {"object": "list", "data": [{"id": "m", "object": "model"}], "models": [{"name": "m"}]},
+    "/v1/models": {
+        "object": "list",
+        "data": [{"id": "m", "object": "model", "meta": {"n_vocab": 49152, "n_params": 134515008, "size": 96576768}}],
+        "models": [{"name": "m"}],
+    },
+    "/v1/completions": {
+        "id": "c",
+        "object": "text_completion",
+        "choices": [{"index": 0, "text": "A", "finish_reason": "stop", "token_ids": [28], "logprobs": _OLDER}],
+        "usage": _USAGE,
+    },
+    "/v1/chat/completions/render": {"sampling_params": _VLLM_SETTINGS, "token_ids": [1, 28, 2]},
+    "/api/show": {
+        "details": {"quantization_level": "Q8_0"},
+        "model_info": {"general.architecture": "llama", "tokenizer.ggml.tokens": [], "llama.vocab_size": 49152},
+        "template": "{{ .Prompt }}",
+        "parameters": "stop    x\n",
+    },
+    "/api/version": {"version": "0.30.0"},
+    "/api/generate": {
+        "response": "A",
+        "done_reason": "stop",
+        "prompt_eval_count": 3,
+        "logprobs": [{"token": "A", "bytes": [65], "logprob": -0.5, "top_logprobs": _TOP}],
+    },
+    "/api/v0/models": {
+        "data": [{"id": "m", "arch": "llama", "compatibility_type": "gguf", "quantization": "Q8_0", "state": "loaded"}]
+    },
     "/v1/chat/completions": {
         "id": "c",
         "object": "chat.completion",
@@ -51,21 +108,40 @@ _WHOLE: Mapping[str, Any] = {
         "choices": [_CHOICE],
         "usage": _USAGE,
         "__verbose": _COMPLETION,
+        "prompt_text": _PROMPT,
+        "prompt_token_ids": [1, 28, 2],
+        "_debug_info": {"rendered_template": _PROMPT},
     },
 }
 """A sound answer of each route, which the broken ones are made of."""
-_CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [_DELTA]}
+_CHUNK = {
+    "id": "c",
+    "object": "chat.completion.chunk",
+    "created": 1,
+    "model": "m",
+    "choices": [_DELTA],
+    "prompt_text": _PROMPT,
+    "prompt_token_ids": [1, 28, 2],
+    "__verbose": _COMPLETION,
+    "usage": _USAGE,
+}
 _NUMBERS = (-1, 2**31, 2**64, 10**400, -0.0, 1e308, float("nan"), float("inf"))
 _TEXTS = ("", "\x00", "\ud800", "\u202e", "x" * 9999)
 _VALUES: tuple[Any, ...] = (None, True, *_NUMBERS, *_TEXTS, [], {}, [[]], [None], {"": None}, [[[[[]]]]])
 
 
 class Broken(BaseHTTPRequestHandler):
-    """Answers every request in the way that its server is told to."""
+    """Answers every request in the way that its server is told to.
+
+    Attributes:
+        stream: Whether a stream is asked for.
+        route: The path. `/tokenize` is vLLM's where a prompt is to be tokenized, else llama-server's.
+    """
 
     protocol_version = "HTTP/1.1"
     server: Any
     stream = False
+    route = ""
 
     def do_POST(self) -> None:
         """Answer."""
@@ -80,7 +156,9 @@ class Broken(BaseHTTPRequestHandler):
 
     def _answer(self, sent: bytes) -> None:
         with suppress(OSError, ValueError):
-            self.stream = bool(json.loads(sent or b"{}").get("stream"))
+            body = json.loads(sent or b"{}")
+            self.stream = bool(body.get("stream"))
+            self.route = f"{self.path} of a prompt" if self.path == "/tokenize" and "prompt" in body else self.path
             self.server.answer(self)
 
 
@@ -109,7 +187,8 @@ def _bytes(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _send(handler: Broken, data: bytes, status: int = 200, **headers: str) -> None:
+def send(handler: Broken, data: bytes, status: int = 200, **headers: str) -> None:
+    """Answer with these bytes."""
     handler.send_response(status)
     handler.send_header("Content-Type", "application/json")
     handler.send_header("Content-Length", str(len(data)))
@@ -155,34 +234,34 @@ def _changed(value: Any, random: Random) -> Any:
 
 def _of_another_form(seed: int) -> Answer:
     def answer(handler: Broken) -> None:
-        random = Random(f"{seed} {handler.path} {handler.stream}")
+        random = Random(f"{seed} {handler.route} {handler.stream}")
         if handler.stream:
             events = [_bytes(_changed(_CHUNK, random)), _bytes(_CHUNK), b"[DONE]"]
-            _send(handler, b"".join(b"data: %s\n\n" % one for one in events))
+            send(handler, b"".join(b"data: %s\n\n" % one for one in events))
         else:
-            _send(handler, _bytes(_changed(_WHOLE.get(handler.path, {}), random)))
+            send(handler, _bytes(_changed(_WHOLE.get(handler.route, {}), random)))
 
     return answer
 
 
 def _of_other_bytes(seed: int) -> Answer:
     def answer(handler: Broken) -> None:
-        random = Random(f"{seed} {handler.path} {handler.stream}")
-        data = bytearray(sound(handler.path, handler.stream) or b"{}")
+        random = Random(f"{seed} {handler.route} {handler.stream}")
+        data = bytearray(sound(handler.route, handler.stream) or b"{}")
         for _ in range(random.randint(1, 6)):
             at = random.randrange(len(data))
             data[at : at + random.randint(0, 3)] = random.choice(
                 (b"\xff", b"\x00", b'"', b"\\", b"}", b"[", b"\n", b"9")
             )
-        _send(handler, bytes(data))
+        send(handler, bytes(data))
 
     return answer
 
 
 def _cut(seed: int) -> Answer:
     def answer(handler: Broken) -> None:
-        data = sound(handler.path, handler.stream) or b"{}"
-        at = Random(f"{seed} {handler.path} {handler.stream}").randrange(len(data))
+        data = sound(handler.route, handler.stream) or b"{}"
+        at = Random(f"{seed} {handler.route} {handler.stream}").randrange(len(data))
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
@@ -197,7 +276,7 @@ def _of_json(*texts: bytes) -> Callable[[int], Answer]:
         text = texts[seed % len(texts)]
 
         def answer(handler: Broken) -> None:
-            _send(handler, b"data: %s\n\ndata: [DONE]\n\n" % text if handler.stream else text)
+            send(handler, b"data: %s\n\ndata: [DONE]\n\n" % text if handler.stream else text)
 
         return answer
 
@@ -221,7 +300,7 @@ def _compressed(seed: int) -> Answer:
     bomb = gzip.compress(b'{"choices": [' + b" " * (1 << (20 + seed % 10)) + b"]}", 9)
 
     def answer(handler: Broken) -> None:
-        _send(handler, bomb if seed % 2 else bomb[: len(bomb) // 2], Content_Encoding="gzip")
+        send(handler, bomb if seed % 2 else bomb[: len(bomb) // 2], Content_Encoding="gzip")
 
     return answer
 
@@ -233,7 +312,7 @@ def _lengths(seed: int) -> Answer:
         handler.send_response(200)
         handler.send_header("Content-Length", said)
         handler.end_headers()
-        handler.wfile.write(sound(handler.path, handler.stream) or b"{}")
+        handler.wfile.write(sound(handler.route, handler.stream) or b"{}")
         handler.close_connection = True
 
     return answer
@@ -257,7 +336,7 @@ def _statuses(seed: int) -> Answer:
     body = (b"", b"{}", b'{"error": []}', b'{"error": {"message": {"a": 1}}}', b"<html>", b'{"error": null}')[seed % 6]
 
     def answer(handler: Broken) -> None:
-        _send(handler, body, status, Location="http://127.0.0.1:1/elsewhere")
+        send(handler, body, status, Location="http://127.0.0.1:1/elsewhere")
 
     return answer
 
@@ -304,4 +383,6 @@ def _endless(seed: int) -> Answer:
     return answer
 
 
+SLOW = ("endless", "many")
+"""How the names end of those that take their reader the most time that there is."""
 _WIRE = (_deep, _many, _twice, _compressed, _lengths, _chunks, _statuses, _headers, _no_http, _endless)

@@ -132,19 +132,22 @@ def answers(count: int, seed: int) -> None:
     model = resolve_model(project, "smollm2-135m-instruct")
     (case,) = cases_for(project, model.name, ["system-and-user"])
     golden = load_golden(project, model, case, load_provenance(project, model))
-    wrong, longest = 0, 0.0
+    wrong, longest, busiest = 0, 0.0, 0.0
     with _watched("answers"):
         for done, read in enumerate(read_all(list(broken_answers(count, seed)), golden, model), start=1):
             for error in read.errors:
                 print(f"answers: {read.name}: {error}", flush=True)
             wrong += bool(read.errors)
-            longest = max(longest, read.seconds)
+            longest, busiest = max(longest, read.seconds), max(busiest, read.busy)
             if read.seconds > 2 * ANSWER_SECONDS:
-                print(f"answers: {read.name}: {read.seconds:.1f} s", flush=True)
+                print(f"answers: {read.name}: {read.seconds:.1f} s, {read.busy:.1f} s of its processor's", flush=True)
             if done % _EVERY == 0:
                 print(f"answers: {done:,} of {count:,}", flush=True)
     print(f"answers: {count:,} (seed {seed}), of which {wrong} ended with an error of ours")
-    print(f"answers: the longest exchange took {longest:.1f} s, of {ANSWER_SECONDS} s that it may take")
+    print(
+        f"answers: the longest exchange took {longest:.1f} s, and {busiest:.1f} s of its processor's, of "
+        f"{ANSWER_SECONDS} s that it may take"
+    )
 
 
 def main() -> None:

@@ -207,17 +207,25 @@ class Distributions:
     @classmethod
     def kept(cls, logprobs: NDArray[np.float32], ids: NDArray[np.int32]) -> Distributions:
         """Return what is known where only the likeliest entries are: the rest is the probability that they leave."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             left = 1.0 - np.exp(logprobs.astype(np.float64)).sum(axis=1)
             return cls(logprobs, ids, np.log(np.maximum(left, 0.0)).astype(np.float32))
 
     @classmethod
     def of_top(cls, rows: Sequence[Mapping[int, float]]) -> Distributions:
-        """Return rows of log-probabilities by id, cut to the shortest; at least one row."""
+        """Return rows of log-probabilities by id, cut to the shortest; at least one row.
+
+        Raises:
+            ValueError: a row is empty.
+        """
         width = min(len(row) for row in rows)
+        if not width:
+            raise ValueError("a position without numbers")
         tops = [sorted(row.items(), key=lambda pair: (-pair[1], pair[0]))[:width] for row in rows]
         ids = np.array([[token for token, _ in top] for top in tops], dtype=np.int32)
-        return cls.kept(np.array([[logprob for _, logprob in top] for top in tops], dtype=np.float32), ids)
+        with np.errstate(over="ignore"):
+            logprobs = np.array([[logprob for _, logprob in top] for top in tops], dtype=np.float32)
+        return cls.kept(logprobs, ids)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Distributions):

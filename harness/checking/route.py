@@ -67,7 +67,11 @@ class ServedRoute:
         exchange = proxy.exchanges[-1]
         if exchange.error is not None:
             raise exchange.error
-        found["request"] = request_of(exchange.body)
+        try:
+            found["request"] = request_of(exchange.body)
+        except StageFailedError as failed:
+            # The server was asked for nothing that it could be held to.
+            return Observation(request=failed.failure)
         missing = missing_route(exchange.status, bytes(exchange.data), CHAT)
         if missing:
             hidden = Unobserved(reason=missing)

@@ -57,7 +57,8 @@ class ReplayModel:
 
     def __init__(self, model: ModelRef, path: Path, context: int, longest: int = LONGEST) -> None:
         places = write_replay(model, path, context, longest)
-        self._attach(path, context, longest, places["output.weight"], places["position_embd.weight"])
+        size = vocabulary_size(model.path)
+        self._attach(path, context, longest, size, places["output.weight"], places["position_embd.weight"])
 
     @classmethod
     def existing(cls, path: Path) -> Self:
@@ -75,8 +76,9 @@ class ReplayModel:
             raise UserError(f"{path} is no replay model", "name the file that was written as one")
         made = cls.__new__(cls)
         try:
-            longest = int(rows.shape[0]) - 1
-            made._attach(path, int(positions.shape[1]), longest, int(rows.data_offset), int(positions.data_offset))
+            longest, size = int(rows.shape[0]) - 1, int(rows.shape[1])
+            places = int(rows.data_offset), int(positions.data_offset)
+            made._attach(path, int(positions.shape[1]), longest, size, *places)
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error.strerror}") from error
         made._kept = True
@@ -85,10 +87,11 @@ class ReplayModel:
         made._written = {int(row) for row in np.flatnonzero(data.any(axis=1))}
         return made
 
-    def _attach(self, path: Path, context: int, longest: int, rows: int, positions: int) -> None:
+    def _attach(self, path: Path, context: int, longest: int, size: int, rows: int, positions: int) -> None:
         self.path = path
         self._context = context
         self._longest = longest
+        self._size = size
         self._rows = rows
         self._positions = positions
         self._written: set[int] = set()
@@ -112,10 +115,13 @@ class ReplayModel:
             after: The number of ids of the prompt.
 
         Raises:
-            ValueError: the script is longer than the model takes, or does not fit the context.
+            ValueError: the script is longer than the model takes, does not fit the context, or has an id that is none
+                of the vocabulary's.
         """
         if len(ids) > self._longest:
             raise ValueError(f"a script has at most {self._longest} ids, not {len(ids)}")
+        if not all(0 <= one < self._size for one in ids):
+            raise ValueError(f"a script has ids below {self._size}")
         if not 1 <= after <= self._context - len(ids):
             raise ValueError(f"{after} prompt and {len(ids)} scripted ids do not fit {self._context} positions")
         width = self._longest + 1

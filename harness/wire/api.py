@@ -7,9 +7,11 @@ import ipaddress
 import json
 import os
 import re
+import ssl
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from harness.errors import MissingPackageError, NotRunningError, UserError
@@ -139,6 +141,7 @@ def connection(seconds: float | None, headers: Mapping[str, str] | None = None, 
             timeout=httpx.Timeout(seconds, connect=5.0),
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=False,
+            verify=_trusted(),
             proxy=proxy,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
@@ -148,6 +151,12 @@ def connection(seconds: float | None, headers: Mapping[str, str] | None = None, 
             f"the proxy that the environment names for {url} cannot be used ({said(error)})",
             "mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the server's host in NO_PROXY",
         ) from error
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Return whose certificates are believed: read once, as that takes longer than most answers."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _proxy_to(url: str) -> str | None:

@@ -39,18 +39,23 @@ def body_of_request(request: Request) -> Json:
 
 
 def request_of(body: Mapping[str, Any]) -> Request:
-    """Return what a body on the wire asks for, none of it by default; `stop` as a list, whichever form it came in."""
+    """Return what a body on the wire asks for, none of it by default; `stop` as a list, whichever form it came in.
+
+    Raises:
+        StageFailedError: it asks for no chat completion.
+    """
     settings = {name: value for name, value in body.items() if name not in _NOT_SETTINGS}
     if isinstance(settings.get("stop"), str):
         settings["stop"] = [settings["stop"]]
     tools = body.get("tools")
-    return Request(
-        messages=tuple(body["messages"]),
-        tools=None if tools is None else tuple(tools),
-        tool_choice=body.get("tool_choice"),
-        settings=settings,
-        defaults=(),
-    )
+    with reading("no request for a chat completion"):
+        return Request(
+            messages=tuple(body["messages"]),
+            tools=None if tools is None else tuple(tools),
+            tool_choice=body.get("tool_choice"),
+            settings=settings,
+            defaults=(),
+        )
 
 
 def reply_of(answer: Json | Sequence[Json]) -> Reply:

@@ -138,7 +138,7 @@ class RecordingProxy:
 
 
 def _object(data: bytes) -> Json | None:
-    """Return the object that an answer is, whatever its texts hold; None where it is none."""
+    """Return the object that a body is, whatever its texts hold; None where it is none."""
     try:
         found = parsed(data)
     except (ValueError, RecursionError):
@@ -167,9 +167,9 @@ class _Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as the library calls it
-        """Note an error of ours. A client that hangs up early is no news, and one that sends no JSON is at fault."""
+        """Note an error of ours. A client that hangs up early is no news."""
         error = sys.exception()
-        if isinstance(error, Exception) and not isinstance(error, OSError | json.JSONDecodeError):
+        if isinstance(error, Exception) and not isinstance(error, OSError):
             self.proxy.error = error
 
 
@@ -188,9 +188,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.path.endswith(CHAT):
             self._pass_on(proxy, None, sent)
             return
-        exchange = Exchange(json.loads(sent))
+        asked = _object(sent)
+        exchange = Exchange(asked or {})
         proxy.exchanges.append(exchange)
-        if proxy.upstream is None:
+        if asked is None:
+            exchange.status, exchange.data = 400, bytearray(b"the client sent no JSON object")
+            self._refuse(400)
+        elif proxy.upstream is None:
             self._canned(exchange)
         else:
             self._pass_on(proxy, exchange, json.dumps({**exchange.body, **proxy.additions}).encode("ascii"))

@@ -236,6 +236,22 @@ def body(**more: object) -> dict[str, object]:
     return {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **more}
 
 
+@pytest.mark.parametrize("sent", [{}, {"messages": None}, {"messages": 7}, [], 7])
+def test_a_client_that_asks_for_no_completion_is_at_fault(sent):
+    class Odd:
+        """A client that sends this, and tells of no answer to it."""
+
+        def call(self, case, url, *, stream):
+            httpx.post(f"{url}/chat/completions", json=sent, trust_env=False)
+            raise StageFailedError(Failure(reason="crash", status=1))
+
+    with serving(healthy) as fake:
+        seen = run(Odd(), Part(fake.url), stream=False)
+    assert seen.request.reason == "broken"
+    assert "no request for a chat completion" in seen.request.message
+    assert seen.own_errors == ()
+
+
 def test_of_a_client_that_asks_twice_the_last_call_counts():
     """As of a client that tries again: the answer that the caller gets is that of its last call."""
 

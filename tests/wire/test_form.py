@@ -8,8 +8,9 @@ pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[ser
 
 from harness.components.llama_server import _read as llama_server
 from harness.components.openai_compatible import _read as openai_compatible
+from harness.components.vllm_server import _read as vllm
 from harness.stage import StageFailedError
-from harness.wire.chat import reply_of
+from harness.wire.chat import reply_of, request_of
 from harness.wire.form import field
 
 HUGE = 10**400
@@ -69,3 +70,47 @@ def test_a_truth_value_is_no_count():
     assert field({"count": 1}, "count", int) == 1
     with pytest.raises(StageFailedError, match="bool"):
         field({"count": True}, "count", int)
+
+
+VLLM_CHAT = {
+    "choices": [{"token_ids": [3], "finish_reason": "stop"}],
+    "usage": {"completion_tokens": 1},
+    "prompt_text": "Hi",
+    "prompt_token_ids": [3],
+}
+
+
+@pytest.mark.parametrize(
+    ("read", "sound", "wrong"),
+    [
+        (vllm.settings_of, {"sampling_params": {}}, {"sampling_params": 7}),
+        (vllm.prompt_of, VLLM_CHAT, {"prompt_text": 7}),
+        (vllm.prompt_of, VLLM_CHAT, {"prompt_token_ids": None}),
+        (vllm.tokens_of, {"tokens": [3], "token_strs": ["a"]}, {"tokens": ["x"]}),
+        (vllm.tokens_of, {"tokens": [3], "token_strs": ["a"]}, {"token_strs": [7]}),
+        (vllm.tokens_of, {"tokens": [3], "token_strs": ["a"]}, {"token_strs": []}),
+        (vllm.shown_ids, [VLLM_CHAT], [7]),
+        (lambda answer: vllm.chat_generation(answer, {}), VLLM_CHAT, {"choices": [7]}),
+        (lambda answer: vllm.chat_generation(answer, {}), VLLM_CHAT, {"usage": 7}),
+        (
+            lambda answer: vllm.chat_generation(answer, {}),
+            VLLM_CHAT,
+            {"choices": [{"token_ids": [3], "logprobs": {"content": [{"top_logprobs": []}]}}]},
+        ),
+        (
+            lambda answer: vllm.steps_generation(answer, (3,), {}),
+            {"choices": [{"index": 0, "token_ids": [3], "logprobs": {"top_logprobs": [{"token_id:3": -1}]}}]},
+            {"choices": []},
+        ),
+        (llama_server.verbose_of, {}, 7),
+        (llama_server.verbose_of, [{}], [7]),
+        (llama_server.prompt_tokens_of, {}, None),
+        (llama_server.generation_of, COMPLETION, {"completion_probabilities": [{"id": 3, "top_logprobs": []}]}),
+        (request_of, {"messages": []}, {"messages": None}),
+    ],
+)
+def test_what_has_another_form_than_a_sound_answer_is_broken(read, sound, wrong):
+    read(sound)
+    with pytest.raises(StageFailedError) as raised:
+        read({**sound, **wrong} if isinstance(wrong, dict) else wrong)
+    assert raised.value.failure.reason == "broken"

@@ -227,6 +227,15 @@ def test_a_body_in_chunks_is_kept_and_passed_on(proxy):
         assert fake.asked[-1].body == proxy.exchanges[-1].body == {**BODY, "stream": False}
 
 
+@pytest.mark.parametrize("sent", [b"[]", b"7", b"null", b"{", b"\xff", b"[" * 5000, b""])
+def test_a_body_that_is_no_object_is_the_clients_doing(proxy, sent):
+    with serving(healthy) as fake, httpx.Client(trust_env=False, timeout=30) as client:
+        proxy.upstream = fake.url
+        assert client.post(f"{proxy.url}/chat/completions", content=sent).status_code == 400
+        assert fake.asked == []
+    assert (proxy.error, proxy.exchanges[0].body, proxy.exchanges[0].status) == (None, {}, 400)
+
+
 def test_chunks_whose_length_is_none_are_refused(proxy):
     asked = httpx.URL(proxy.url)
     head = f"POST {asked.path}/chat/completions HTTP/1.1\r\nHost: {proxy.host}\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -30,6 +30,8 @@ FEWEST = 8
 """Positions from which the mean of a case is judged. Of so many positions drawn at random from those of a healthy
 llama.cpp, one mean in 10,000 reaches 0.45 of the limit; that of a single one can exceed it (with flash attention)."""
 _SMALLEST = 1e-12
+_ROUNDED = 1e-2
+"""By how much rounding may have the probabilities of a position exceed one, with room: float32 has it by about 1e-6."""
 _UNASKED = "(not asked for)"
 BEYOND_CONTEXT = "prompt longer than the context"
 """What a case covers whose prompt need not fit: of any other, a context without room for it is a wrong setting."""
@@ -95,7 +97,8 @@ def compare(
     broken = np.flatnonzero(~np.isfinite(divergence))
     if broken.size:
         at = int(broken[0])
-        summary = f"not a number in the log-probabilities of generated position {at}"
+        what = "not a number" if np.isnan(observed.distributions.logprobs[at]).any() else "no distribution"
+        summary = f"{what} in the log-probabilities of generated position {at}"
         return diverged(Difference(summary=summary, causes=("nan",), kind="engine"))
     worst = float(divergence.max())
     if floor is None:
@@ -156,7 +159,7 @@ def divergences(golden: Distributions, observed: Distributions) -> NDArray[np.fl
 
     It is taken over the golden's kept tokens and one bucket for all others; merging outcomes can only lower a
     divergence (data-processing inequality: Cover and Thomas, Elements of Information Theory, 2.8), so a difference is
-    never invented. Not finite where the observed row holds a NaN.
+    never invented. Not finite where the observed row holds a NaN, or is no distribution.
     """
     assert golden.ids is not None
     assert golden.rest is not None
@@ -169,13 +172,23 @@ def divergences(golden: Distributions, observed: Distributions) -> NDArray[np.fl
         both = np.isfinite(p) if observed.ids is None else np.isfinite(p) & np.isin(ids, observed.ids[row])
         rest_p += float(np.exp(p[~both]).sum())
         p, q = p[both], observed.at(row, ids[both]).astype(np.float64)
-        mass_p, mass_q = np.exp(p), np.exp(q)
+        with np.errstate(over="ignore"):
+            mass_p, mass_q = np.exp(p), np.exp(q)
         rest_q = max(1.0 - float(mass_q.sum()), _SMALLEST)
         kept = float((mass_p * (p - np.maximum(q, np.log(_SMALLEST)))).sum())
         rest = rest_p * float(np.log(max(rest_p, _SMALLEST)) - np.log(rest_q))
-        # A NaN anywhere in the row condemns it, whichever tokens are compared.
-        result[row] = np.nan if np.isnan(observed.logprobs[row]).any() else max(kept + rest, 0.0)
+        # A NaN anywhere in the row condemns it, whichever tokens are compared; and so does more than all probability.
+        wrong = np.isnan(observed.logprobs[row]).any() or _too_likely(observed, row)
+        result[row] = np.nan if wrong else max(kept + rest, 0.0)
     return result
+
+
+def _too_likely(observed: Distributions, row: int) -> bool:
+    """Return whether the probabilities that an engine shows itself sum to more than one."""
+    if observed.ids is None:
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.exp(observed.logprobs[row].astype(np.float64)).sum() > 1.0 + _ROUNDED)
 
 
 def _end(golden: Generation, observed: Generation, same: int, asked: Mapping[str, Any]) -> Difference | None:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.process.child import Child
 from harness.process.worker import Worker
-from harness.stage import Stage
-from harness.values import Case, ModelRef, Reply, Request
+from harness.stage import Stage, StageFailedError, StageRefusedError
+from harness.values import Case, Failure, ModelRef, Reply, Request
 from harness.wire.chat import body_of, reply_of, request_of
 from harness.wire.proxy import RecordingProxy
 
@@ -73,9 +73,16 @@ class _Client:
         self._alone.forget()
         try:
             self.call(case, self._alone.url, stream=False)
+        except StageRefusedError:
+            if self._alone.exchanges:
+                # Refused by the proxy, for a body that is no request: then this says so.
+                request_of(self._alone.exchanges[-1].body)
+            raise
         finally:
             if self._alone.error is not None:
                 raise self._alone.error
+        if not self._alone.exchanges:
+            raise StageFailedError(Failure(reason="broken", message="it returns without having asked the server"))
         return request_of(self._alone.exchanges[-1].body)
 
     def call(self, case: Case, url: str, *, stream: bool) -> Reply:

@@ -106,10 +106,11 @@ class LlamaServer:
     def identity(self) -> Mapping[str, str]:
         """Return the build and the settings that the server shows."""
         properties = self._main.properties()
+        settings = properties.get("default_generation_settings")
         return {
             **self._main.identity(),
             "build": str(properties.get("build_info")),
-            "n_ctx": str(properties["default_generation_settings"]["n_ctx"]),
+            "n_ctx": str(settings.get("n_ctx")) if isinstance(settings, dict) else "not shown",
             **{name: str(value) for name, value in self._options.parameters.items()},
         }
 
@@ -207,7 +208,7 @@ class LlamaServer:
         return [position._replace(chosen=chosen[0]) for position in again]
 
     def _plain_id(self) -> int:
-        return self._main.tokenize(".").ids[-1]
+        return self._main.last_id(".")
 
     def reply(self, generation: Generation, tokens: Tokens, request: Request, *, stream: bool) -> Reply:
         """What the chat route answers when its model generates these ids.
@@ -326,7 +327,8 @@ class LlamaServer:
         found = logprobs_of(chat)
         if self._same(found, self._numbers(tokens.ids)):
             return tokens
-        suffix = field(shown, "generation_settings", dict).get("generation_prompt") or None
+        opening = field(shown, "generation_settings", dict).get("generation_prompt")
+        suffix = opening if isinstance(opening, str) and opening else None
         tried = candidates(shown["prompt"], tokens.ids, suffix, self._special(), self._ids)
         defect = search(found, tried, self._numbers, self._same)
         if defect is None:
@@ -347,7 +349,7 @@ class LlamaServer:
     def _special(self) -> dict[str, int]:
         properties = self._main.properties()
         texts = {name: properties.get(f"{name}_token") for name in ("bos", "eos")}
-        return {name: self._main.tokenize(text).ids[-1] for name, text in texts.items() if text}
+        return {name: self._main.last_id(text) for name, text in texts.items() if isinstance(text, str) and text}
 
     # The servers of the probes
 

@@ -36,11 +36,12 @@ def verbose_of(answer: Json | Sequence[Json]) -> Json | None:
     """Return what a chat answer, or a stream's chunks, shows of its making; None where it shows nothing.
 
     Raises:
-        StageFailedError: it is no object.
+        StageFailedError: it is none, or what it shows is no object.
     """
-    chunks = [answer] if isinstance(answer, dict) else answer
-    found = [chunk for chunk in chunks if "__verbose" in chunk]
-    return field(found[-1], "__verbose", dict) if found else None
+    with reading("no chat completion"):
+        chunks = [answer] if isinstance(answer, dict) else answer
+        found = [chunk for chunk in chunks if "__verbose" in chunk]
+        return field(found[-1], "__verbose", dict) if found else None
 
 
 def prompt_tokens_of(answer: Json | Sequence[Json]) -> int | None:
@@ -136,5 +137,6 @@ def _settings(shown: Mapping[str, Any]) -> Json:
 def _as_asked(value: Any) -> Any:
     """Return a number as it was asked for: the server keeps 0.95 as a float32 and shows it as a float64."""
     if isinstance(value, float):
-        return float(str(np.float32(value)))
+        with np.errstate(over="ignore"):
+            return float(str(np.float32(value)))
     return value

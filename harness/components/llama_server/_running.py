@@ -14,9 +14,10 @@ from harness.errors import MissingPackageError
 from harness.process.patience import Limit
 from harness.process.serving import Server
 from harness.process.worker import Worker
-from harness.stage import StageRefusedError, StageUnobservedError
+from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Json, ModelRef, Tokens
 from harness.wire.api import Api
+from harness.wire.form import reading
 from harness.wire.limits import Patience
 
 _START = "start llama-server there, or mend its address in the stack's file"
@@ -76,7 +77,8 @@ class Running:
         except (StageRefusedError, StageUnobservedError):
             shown = None
         here = self._options.url is None or urlsplit(self._options.url).hostname in _THIS_MACHINE
-        if here and isinstance(shown, str) and Path(shown).is_absolute():
+        # No path of this machine has a zero byte.
+        if here and isinstance(shown, str) and "\0" not in shown and Path(shown).is_absolute():
             return Path(shown)
         # A program may be a script around the real one; the package is loaded with this file and no other.
         return self._file if self._options.url is None and self._options.binary is None else None
@@ -133,14 +135,21 @@ class Running:
         body = {"content": text, "add_special": True, "parse_special": parsed, "with_pieces": True}
         found = self.shown("/tokenize", body, "tokens")
         try:
-            pieces = [one["piece"] for one in found]
-            return Tokens(
-                ids=tuple(one["id"] for one in found),
-                # A piece that is no UTF-8 comes as a list of bytes.
-                pieces=tuple(p if isinstance(p, str) else bytes(p).decode("utf-8", errors="replace") for p in pieces),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            with reading("no ids with their pieces"):
+                return Tokens(ids=tuple(one["id"] for one in found), pieces=tuple(_text(one["piece"]) for one in found))
+        except StageFailedError as error:
             raise StageUnobservedError("the answer of /tokenize shows no ids with their pieces") from error
+
+    def last_id(self, text: str) -> int:
+        """Return the id of a text that is one token, or the last of several.
+
+        Raises:
+            StageUnobservedError: `/tokenize` makes no id of it.
+        """
+        ids = self.tokenize(text).ids
+        if not ids:
+            raise StageUnobservedError(f"/tokenize makes no id of {text!r}")
+        return ids[-1]
 
     def complete(self, ids: Sequence[int], settings: Mapping[str, Any], top: int) -> Json:
         """Return the answer of `/completion` to ids."""
@@ -164,6 +173,11 @@ class Running:
                 check_model(self._model, api.url, api.get)
             self._other = api
         return self._other
+
+
+def _text(piece: Any) -> str:
+    """Return the text of a piece: one that is no UTF-8 comes as a list of bytes."""
+    return piece if isinstance(piece, str) else bytes(piece).decode("utf-8", errors="replace")
 
 
 def _worker(model: ModelRef, options: Options, file: Path, plants: Sequence[tuple[str, Mapping[str, Any]]]) -> Worker:

@@ -28,14 +28,16 @@ def check_model(model: ModelRef, url: str, get: Callable[[str], Any]) -> None:
     Raises:
         UserError: it has another one.
     """
+    meta, template = _meta(get), shown(get, "/props").get("chat_template")
+    if not meta and template is None:
+        return
     found = read_model_file(model.path)
-    meta = _meta(get)
-    template = model.chat_template or found.metadata.get("tokenizer.chat_template")
+    own = model.chat_template or found.metadata.get("tokenizer.chat_template")
     pairs = (
         ("vocabulary", len(found.metadata.get("tokenizer.ggml.tokens", ())), meta.get("n_vocab")),
         ("number of weights", sum(int(tensor.n_elements) for tensor in found.tensors), meta.get("n_params")),
         ("size", sum(int(tensor.n_bytes) for tensor in found.tensors), meta.get("size")),
-        ("template", template, shown(get, "/props").get("chat_template")),
+        ("template", own, template),
     )
     for what, wanted, has in pairs:
         if has is not None and wanted is not None and has != wanted:

@@ -21,9 +21,10 @@ from harness.components.llama_server._running import Running
 from harness.parts import Completion, Format, Kind, PartError
 from harness.probes.replay import ReplayModel
 from harness.probes.vocabulary import write_vocabulary
-from harness.stage import StageFailedError, StageRefusedError
+from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Json, ModelRef, Reply
 from harness.wire.chat import reply_of
+from harness.wire.form import field, reading
 
 _CHAT = "/v1/chat/completions"
 _CONTEXT = 8192
@@ -73,7 +74,7 @@ class LlamaServerParser:
 
     def version(self) -> str:
         """Return the build of llama.cpp and the package that carries it."""
-        build = self._started(0)[0].get("/props").get("build_info")
+        build = self._started(0)[0].properties().get("build_info")
         return f"llama.cpp {build} of xllamacpp {importlib.metadata.version('xllamacpp')}"
 
     def parse(self, asked: Completion, *, stream: bool) -> Reply:
@@ -141,9 +142,10 @@ class LlamaServerParser:
         key = _key_of(body)
         if key not in self._prompts:
             try:
-                prompt: str = server.post("/apply-template", body)["prompt"]
+                with reading("no prompt"):
+                    prompt = str(server.post("/apply-template", body)["prompt"])
                 self._prompts[key] = prompt, len(server.tokenize(prompt).ids)
-            except (StageRefusedError, StageFailedError) as error:
+            except (StageRefusedError, StageFailedError, StageUnobservedError) as error:
                 raise PartError("unsupported", f"its template does not render the prompt: {error}") from error
         prompt, length = self._prompts[key]
         if not prompt.endswith(opening):
@@ -159,14 +161,15 @@ class LlamaServerParser:
         """
         try:
             answer = server.post(_CHAT, body)
+            shown = verbose_of(answer)
+            written = [] if shown is None else field(shown, "tokens", list)
+            reply = reply_of(answer)
         except (StageRefusedError, StageFailedError) as error:
             return _error_of(error)
-        shown = verbose_of(answer)
-        written = [] if shown is None else shown["tokens"]
         if written != list(script):
             same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(script, written, strict=False)))
             raise PartError("refused", f"{_REFUSED}: another token at {same}")
-        return reply_of(answer)
+        return reply
 
     def _is_written(self, server: Running, replay: ReplayModel, script: Sequence[int], length: int, body: Json) -> bool:
         """Return whether the model writes a script under the chat route's grammar: an error does not show that.
@@ -180,13 +183,14 @@ class LlamaServerParser:
         replay.script(script[-1:], length)
         try:
             shown = verbose_of(server.post(_CHAT, {**body, "max_tokens": 1})) or {}
-            settings = shown.get("generation_settings", {})
+            settings = field({"generation_settings": {}, **shown}, "generation_settings", dict)
             grammar = {name: settings[name] for name in _GRAMMAR if name in settings}
             replay.script(script, length)
             ids = server.tokenize(prompt).ids
             asked = {**grammar, "prompt": list(ids), "n_predict": body["max_tokens"], "return_tokens": True}
-            written = server.post("/completion", asked)["tokens"]
-        except (StageRefusedError, StageFailedError):
+            with reading("no completion"):
+                written = server.post("/completion", asked)["tokens"]
+        except (StageRefusedError, StageFailedError, StageUnobservedError):
             return False
         return bool(written == list(script))
 

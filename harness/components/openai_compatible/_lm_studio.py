@@ -25,7 +25,7 @@ def check(server: Server) -> dict[str, str]:
         # An older version. It is then known as little as any other server.
         return {"model file": f"not shown: {hidden}"}
     listed = answer.get("data") if isinstance(answer, dict) else None
-    models = {str(one.get("id")): one for one in listed or () if isinstance(one, dict)}
+    models = {str(one.get("id")): one for one in listed if isinstance(one, dict)} if isinstance(listed, list) else {}
     if server.name not in models:
         raise unknown_name(f"model of LM Studio at {server.root}", server.name, models)
     found = models[server.name]

@@ -58,7 +58,7 @@ def check(server: Server) -> dict[str, str]:
     architecture = info.get("general.architecture")
     tokens = info.get("tokenizer.ggml.tokens")
     # Arrays are there only with `verbose`; an older version leaves them empty all the same.
-    size = len(tokens) if tokens else info.get(f"{architecture}.vocab_size")
+    size = len(tokens) if isinstance(tokens, list) and tokens else info.get(f"{architecture}.vocab_size")
     template = shown.get("template")
     jinja = template if isinstance(template, str) and _JINJA in template else None
     pairs = (

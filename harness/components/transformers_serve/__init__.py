@@ -7,7 +7,6 @@ which one boundary is replaced; the chained run is another component's call, wat
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +30,7 @@ from harness.values import (
     Request,
     Tokens,
 )
-from harness.wire.api import events, refusal
+from harness.wire.api import decoded, events, refusal
 from harness.wire.chat import body_of_request, reply_of
 
 _EXTRA = "transformers"
@@ -132,7 +131,7 @@ class TransformersServe:
         script = generation.ids + generation.beyond
         seen = self._run(body, stream=stream, prompt="", ids=tokens.ids, forced=script)
         data = seen["data"].encode("latin-1")
-        return reply_of(_lenient(data) if stream else json.loads(data))
+        return reply_of(_lenient(data) if stream else decoded(data, "the answer"))
 
     # The whole route
 

@@ -12,7 +12,14 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from harness.components.vllm_server._options import Options
-from harness.components.vllm_server._read import chat_generation, piece_of, settings_of, shown_ids, steps_generation
+from harness.components.vllm_server._read import (
+    chat_generation,
+    prompt_of,
+    settings_of,
+    shown_ids,
+    steps_generation,
+    tokens_of,
+)
 from harness.components.vllm_server._running import Running
 from harness.stage import Stage, StageRefusedError, StageUnobservedError
 from harness.values import (
@@ -96,7 +103,7 @@ class Vllm:
             if error.refusal.context:
                 raise StageUnobservedError("it shows no prompt that does not fit its context") from error
             raise
-        return Prompt(text=answer["prompt_text"], clock=datetime.now())
+        return Prompt(text=prompt_of(answer)[0], clock=datetime.now())
 
     def tokenize(self, prompt: Prompt) -> Tokens:
         """What `/tokenize` makes of a prompt as the chat route does, without adding a BOS."""
@@ -131,7 +138,7 @@ class Vllm:
         if generated != script[: len(generated)]:
             raise StageUnobservedError("the server did not generate the ids that it was told to")
         found = reply_of(answer)
-        if found.usage is None or found.usage.prompt_tokens != len(chunks[0]["prompt_token_ids"]):
+        if found.usage is None or found.usage.prompt_tokens != len(prompt_of(chunks[0])[1]):
             return found
         return found.model_copy(update={"usage": found.usage.model_copy(update={"prompt_tokens": len(tokens.ids)})})
 
@@ -163,7 +170,7 @@ class Vllm:
             return Observation()
         first = answer if isinstance(answer, dict) else answer[0]
         rendered = self._running.post(f"{_CHAT}/render", {**body, **_continuing(case.options), "stream": False})
-        text, ids = first["prompt_text"], tuple(first["prompt_token_ids"])
+        text, ids = prompt_of(first)
         again = self._tokens(text)
         generation = chat_generation(answer, settings_of(rendered))
         return Observation(
@@ -174,8 +181,7 @@ class Vllm:
 
     def _tokens(self, text: str) -> Tokens:
         asked = {"prompt": text, "add_special_tokens": False, "return_token_strs": True}
-        found = self._running.post("/tokenize", asked)
-        return Tokens(ids=tuple(found["tokens"]), pieces=tuple(piece_of(token) for token in found["token_strs"]))
+        return tokens_of(self._running.post("/tokenize", asked))
 
 
 def _continuing(options: CaseOptions) -> Json:

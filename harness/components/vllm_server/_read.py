@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from harness.stage import StageFailedError
-from harness.values import Distributions, Failure, Generation, Json
+from harness.values import Distributions, Generation, Json, Tokens
+from harness.wire.form import field, reading
 
 _ID = "token_id:"
 _SETTINGS = {
@@ -19,15 +19,46 @@ _SETTINGS = {
 
 
 def settings_of(rendered: Json) -> Json:
-    """Return the settings in force that `/v1/chat/completions/render` shows."""
-    shown = rendered["sampling_params"]
-    return {ours: shown[theirs] for theirs, ours in _SETTINGS.items() if shown.get(theirs) is not None}
+    """Return the settings in force that `/v1/chat/completions/render` shows.
+
+    Raises:
+        StageFailedError: it shows none.
+    """
+    with reading("no sampling parameters"):
+        shown = rendered["sampling_params"]
+        return {ours: shown[theirs] for theirs, ours in _SETTINGS.items() if shown.get(theirs) is not None}
 
 
 def shown_ids(chunks: Sequence[Json]) -> tuple[int, ...]:
-    """Return the generated ids that a chat answer, or a stream's chunks, shows."""
-    choices = (choice for chunk in chunks for choice in chunk.get("choices", ()))
-    return tuple(int(one) for choice in choices for one in choice.get("token_ids") or ())
+    """Return the generated ids that a chat answer, or a stream's chunks, shows.
+
+    Raises:
+        StageFailedError: it is no such answer.
+    """
+    with reading("no chat completion"):
+        choices = (choice for chunk in chunks for choice in chunk.get("choices", ()))
+        return tuple(int(one) for choice in choices for one in choice.get("token_ids") or ())
+
+
+def prompt_of(answer: Json) -> tuple[str, tuple[int, ...]]:
+    """Return the prompt that a chat answer, or a stream's first chunk, shows, as a text and as ids.
+
+    Raises:
+        StageFailedError: it shows none.
+    """
+    with reading("no prompt in the answer"):
+        return field(answer, "prompt_text", str), tuple(int(one) for one in answer["prompt_token_ids"])
+
+
+def tokens_of(answer: Json) -> Tokens:
+    """Return the ids that `/tokenize` answers with.
+
+    Raises:
+        StageFailedError: there are none.
+    """
+    with reading("no ids"):
+        pairs = list(zip(answer["tokens"], map(piece_of, answer["token_strs"]), strict=True))
+        return Tokens(ids=tuple(one for one, _ in pairs), pieces=tuple(piece for _, piece in pairs))
 
 
 def chat_generation(answer: Json | Sequence[Json], settings: Json) -> Generation | None:
@@ -41,24 +72,22 @@ def chat_generation(answer: Json | Sequence[Json], settings: Json) -> Generation
         StageFailedError: it is no such answer.
     """
     chunks = [answer] if isinstance(answer, dict) else answer
-    choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
-    usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None)
-    try:
-        ids = shown_ids(chunks)
+    ids = shown_ids(chunks)
+    with reading("no chat completion"):
+        choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
+        usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None)
         if not ids or usage is None or usage["completion_tokens"] != len(ids):
             return None
         content = (choices[0].get("logprobs") or {}).get("content") or []
         rows = [{_id_of(top["token"]): top["logprob"] for top in one["top_logprobs"]} for one in content]
-    except (KeyError, TypeError, ValueError) as error:
-        raise _broken(error) from error
-    end: Json = next((choice for choice in reversed(choices) if choice.get("finish_reason")), {})
-    return Generation(
-        ids=ids,
-        chosen=ids,
-        finish=_finish(end),
-        distributions=Distributions.of_top(rows) if rows else None,
-        settings=settings,
-    )
+        end: Json = next((choice for choice in reversed(choices) if choice.get("finish_reason")), {})
+        return Generation(
+            ids=ids,
+            chosen=ids,
+            finish=_finish(end),
+            distributions=Distributions.of_top(rows) if rows else None,
+            settings=settings,
+        )
 
 
 def _finish(choice: Json) -> Literal["end_token", "length", "stop"]:
@@ -74,20 +103,20 @@ def steps_generation(answer: Json, forced: Sequence[int], settings: Json) -> Gen
     Raises:
         StageFailedError: it is no such answer.
     """
-    try:
+    with reading("no completion"):
         choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
         chosen = tuple(int(choice["token_ids"][0]) for choice in choices)
         tops = [choice["logprobs"]["top_logprobs"][0] for choice in choices]
         rows = [{_id_of(token): logprob for token, logprob in top.items()} for top in tops]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise _broken(error) from error
-    return Generation(
-        ids=tuple(forced),
-        chosen=chosen,
-        finish="forced",
-        distributions=Distributions.of_top(rows),
-        settings=settings,
-    )
+        if len(rows) != len(forced):
+            raise ValueError(f"{len(rows)} answers to {len(forced)} prompts")
+        return Generation(
+            ids=tuple(forced),
+            chosen=chosen,
+            finish="forced",
+            distributions=Distributions.of_top(rows),
+            settings=settings,
+        )
 
 
 def piece_of(token: str) -> str:
@@ -99,10 +128,6 @@ def piece_of(token: str) -> str:
 
 def _id_of(token: str) -> int:
     return int(token.removeprefix(_ID))
-
-
-def _broken(error: Exception) -> StageFailedError:
-    return StageFailedError(Failure(reason="broken", message=f"no completion ({type(error).__name__}: {error})"))
 
 
 def _byte_characters() -> dict[str, int]:

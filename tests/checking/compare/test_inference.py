@@ -288,6 +288,17 @@ def test_a_logit_that_is_no_number_is_the_engine_whatever_the_floor(position, va
         )
 
 
+@pytest.mark.parametrize("shown", [8.0, 1e308, np.inf])
+def test_more_than_all_probability_is_no_distribution(shown):
+    """As of a server that shows its logits for log-probabilities: a golden's token seems likelier than any."""
+    rows = [dict(enumerate(one.tolist())) for one in distributions(*LOGITS).logprobs]
+    assert judge(generation(distributions=Distributions.of_top(rows))).difference is None
+    rows[1][4] = shown
+    found = judge(generation(distributions=Distributions.of_top(rows)), floor=LOOSE)
+    assert found.difference.summary == "no distribution in the log-probabilities of generated position 1"
+    assert (found.difference.causes, found.difference.kind) == (("nan",), "engine")
+
+
 def test_a_position_with_every_token_ruled_out_is_no_distribution():
     rows = [*LOGITS[:3], [-np.inf] * 5]
     assert judge(generation(distributions=distributions(*rows))).difference.causes == ("nan",)
