@@ -113,7 +113,7 @@ class _Runner:
             ]
 
     def items(self, session: pytest.Session) -> Iterator[pytest.Item]:
-        """Yield one item a case and stage that the goldens have something to say of."""
+        """Yield one item a case and stage that the goldens have something to say of, and one of the load stage."""
         from harness.project.golden import cases_for, load_golden, load_provenance
         from harness.stage import Stage
 
@@ -129,6 +129,7 @@ class _Runner:
                             yield StageItem.from_parent(
                                 node, name=f"{case.name}-{stage}", pair=(stack, name), case=case.name, stage=stage
                             )
+                yield LoadItem.from_parent(node, name="load", pair=(stack, name))
 
     def session(self, pair: tuple[str, str]) -> Session:
         """Return the open session of a stack and model; it stays open until the end."""
@@ -263,11 +264,11 @@ class StageItem(pytest.Item):
         except UserError as error:
             self._judged = error
         except Exception as error:  # noqa: BLE001 - whatever it is, it speaks against no stage
-            self._end_with([own_error(error)])
+            _end_with(self, [own_error(error)])
         else:
             errors = [told.error for told in self._judged.errors if told.stage is self._stage]
             if errors:
-                self._end_with(errors)
+                _end_with(self, errors)
 
     def runtest(self) -> None:
         """Judge this stage.
@@ -291,30 +292,74 @@ class StageItem(pytest.Item):
         if result.isolated.rule:
             self.user_properties.append(("rule", result.isolated.rule))
         self.user_properties += [(SERVED, note) for note in verdict.notes if note.startswith(SERVED)]
-        findings = [finding for finding in verdict.findings if finding.stage is self._stage]
+        # What no case shows is told once, by an item of its own.
+        findings = [one for one in verdict.findings if one.stage is self._stage and (one.cases or one.evidence != "load")]
         if findings:
             raise StageFailure("\n".join(finding_text(finding) for finding in findings))
         said = verdict.stages[self._stage]
         if said.status == "unobserved":
             pytest.skip(f"unobserved: {said.why}")
 
-    def _end_with(self, errors: Sequence[OwnError]) -> NoReturn:
-        """End the item with errors of our own: one line, with where the full report is."""
-        from harness.report.own import line_of, write_own_report
-
-        self.user_properties.append(_OF_OURS)
-        path = write_own_report(" ".join(("pytest", *map(str, self.config.invocation_params.args))), errors)
-        pytest.fail(f"harness: {line_of(errors, path)}", pytrace=False)
-
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show the finding, not our own code."""
-        if isinstance(excinfo.value, StageFailure):
-            return excinfo.value.text
-        return super().repr_failure(excinfo, style)
+        return _shown_failure(excinfo) or super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the item's name for the report."""
         return self.path, None, self.nodeid
+
+
+class LoadItem(pytest.Item):
+    """What was declared of how a model is loaded, against what is in force."""
+
+    def __init__(self, *, pair: tuple[str, str], **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.pair = pair
+
+    def runtest(self) -> None:
+        """Judge the rows of the load stage.
+
+        Raises:
+            StageFailure: something else is in force than was declared.
+        """
+        from harness.checking.load.verdict import findings_of
+        from harness.errors import NotRunningError
+        from harness.report.console import finding_text
+
+        try:
+            rows = self.config.stash[_RUNNER].session(self.pair).load
+        except NotRunningError as error:
+            self.user_properties.append(_NOT_RUNNING)
+            pytest.skip(f"unobserved: {error}")
+        errors = [row.error for row in rows if row.error is not None]
+        if errors:
+            _end_with(self, errors)
+        findings = findings_of(rows)
+        if findings:
+            raise StageFailure("\n".join(finding_text(finding) for finding in findings))
+        if all(row.found == "" for row in rows):
+            pytest.skip(f"unobserved: {'; '.join(row.why for row in rows)}")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show the finding, not our own code."""
+        return _shown_failure(excinfo) or super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return the item's name for the report."""
+        return self.path, None, self.nodeid
+
+
+def _end_with(item: pytest.Item, errors: Sequence[OwnError]) -> NoReturn:
+    """End an item with errors of our own: one line, with where the full report is."""
+    from harness.report.own import line_of, write_own_report
+
+    item.user_properties.append(_OF_OURS)
+    path = write_own_report(" ".join(("pytest", *map(str, item.config.invocation_params.args))), errors)
+    pytest.fail(f"harness: {line_of(errors, path)}", pytrace=False)
+
+
+def _shown_failure(excinfo: pytest.ExceptionInfo[BaseException]) -> str:
+    return excinfo.value.text if isinstance(excinfo.value, StageFailure) else ""
 
 
 @pytest.fixture(scope="session")

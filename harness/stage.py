@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from harness.values import (
     Case,
@@ -27,6 +27,9 @@ from harness.values import (
     Tokens,
     Unobserved,
 )
+
+if TYPE_CHECKING:
+    from harness.settings import Loaded
 
 
 class Stage(StrEnum):
@@ -168,6 +171,18 @@ class TellsFile(Protocol):
         """Return the file that the running part has, as it or the command that starts it says; None if neither does.
 
         It need not be the one that the part was given: options, or a program around the real one, may name another.
+        """
+
+
+@runtime_checkable
+class TellsSettings(Protocol):
+    """A part that tells with which settings its model is loaded."""
+
+    def loaded(self) -> Loaded:
+        """Return what was asked for and what is in force.
+
+        Raises:
+            StageFailedError: it does not start, or has died.
         """
 
 

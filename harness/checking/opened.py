@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from harness.checking.judge import Judge, Replying, StageResult, no_replies
+from harness.checking.load import load_rows
 from harness.checking.noise import EngineNoise, floor_of, measure_noise, save_noise
+from harness.checking.rows import Row
 from harness.checking.running import RunningStack, open_stack
 from harness.checking.trace import Run, Trace, Tracer
 from harness.checking.verdict import Verdict, convict, explain_by_rerun
@@ -37,6 +39,14 @@ class Session:
     goldens: dict[str, Golden]
     judge: Judge
     seconds: dict[Stage, float] = field(default_factory=dict)
+    _load: tuple[Row, ...] | None = None
+
+    @property
+    def load(self) -> tuple[Row, ...]:
+        """The rows of the load stage; the parts are asked once."""
+        if self._load is None:
+            self._load = load_rows(self.running)
+        return self._load
 
     def trace(self, case: str, runs: Sequence[Run] = tuple(Run), stages: Collection[Stage] = tuple(Stage)) -> Trace:
         """Run a case; see `Tracer.trace`."""

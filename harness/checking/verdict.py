@@ -191,11 +191,21 @@ def with_rows(verdict: Verdict, rows: Sequence[Row]) -> Verdict:
     found = verdict.model_copy(update={"rows": (*verdict.rows, *rows)})
     for row in rows:
         if row.outcome is Outcome.DIVERGED:
-            found = adding(found, _finding_of_row(row))
+            found = adding(found, finding_of_row(row))
+        if row.error is not None:
+            found = _with_error(found, row.stage, row.error)
     return found
 
 
-def _finding_of_row(row: Row) -> Finding:
+def _with_error(verdict: Verdict, stage: Stage, error: OwnError) -> Verdict:
+    errors = (*verdict.errors, OwnErrors(stage=stage, cases=(), error=error))
+    cases = len({result.case for result in verdict.results})
+    line = _line(verdict.findings, cases, errors)
+    return verdict.model_copy(update={"errors": errors, "status": "error", "line": line})
+
+
+def finding_of_row(row: Row) -> Finding:
+    """Return the finding that a row is which diverged."""
     place = Hunk(at=row.name, golden=row.expected, observed=row.found)
     difference = Difference(summary=row.why, hunks=(place,), causes=(f"{row.of}\0{row.name}",), kind=row.kind)
     return Finding(
@@ -213,7 +223,12 @@ def _finding_of_row(row: Row) -> Finding:
 
 def adding(verdict: Verdict, finding: Finding) -> Verdict:
     """Return a verdict with one more finding, of what no case's outputs show."""
-    findings = (*verdict.findings, finding)
+    return replacing(verdict, (), finding)
+
+
+def replacing(verdict: Verdict, gone: Sequence[Finding], finding: Finding) -> Verdict:
+    """Return a verdict with a finding in the place of others of its stage, if there are any."""
+    findings = (*(one for one in verdict.findings if one not in gone), finding)
     own = [one for one in findings if one.stage is finding.stage]
     said = verdict.stages[finding.stage].model_copy(
         update={"status": "convicted", "why": f"{_root_causes(own)}: {_leading(own).summary}"}

@@ -7,7 +7,8 @@ order, so what is published of one is true of all:
 2. the stages at fault are convicted, and what shows only in the chain is run again (`convict`),
 3. a wrong file is told from a wrong part (`artifact`),
 4. the nodes of the engine are held: where its first wrong number is, or that none is (`locate`),
-5. known defects are named that give exactly what was observed (`hints`).
+5. known defects are named that give exactly what was observed (`hints`),
+6. what was declared of how the model is loaded is held against what is in force (`checking/load/`): once a session.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.checking.judge import StageResult
+from harness.checking.load.verdict import with_load
 from harness.checking.opened import Checked, Progress, Session, identities, open_session, purpose_of
 from harness.checking.trace import Trace, save_trace
 from harness.checking.verdict import Verdict
@@ -82,7 +84,7 @@ class Pipeline:
         verdict = session.verdict(results)
         verdict = self._inspector.verdict(verdict, running, goldens, reopen or reopening(running.stack))
         verdict = self._locator.verdict(verdict, running, goldens, elsewhere=longest_prompt(whole) not in goldens)
-        return _hinted(verdict, session, goldens)
+        return with_load(_hinted(verdict, session, goldens), session.load)
 
 
 def _hinted(verdict: Verdict, session: Session, goldens: Mapping[str, Golden]) -> Verdict:

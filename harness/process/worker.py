@@ -116,6 +116,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipes: Pipes | None = None
         self._log: BinaryIO | None = None
+        self._trimmed = False
 
     def __enter__(self) -> Worker:
         return self
@@ -165,6 +166,12 @@ class Worker:
         text = tail.decode("utf-8", errors="replace")
         return tuple(line for line in text.splitlines() if line.strip())[-_LOG_LINES:]
 
+    def log_head(self, most: int) -> str:
+        """Return what the child wrote first, at most so many bytes; nothing where its log had to be begun anew."""
+        if self._log is None or self._trimmed:
+            return ""
+        return os.pread(self._log.fileno(), most, 0).decode("utf-8", errors="replace")
+
     def close(self) -> None:
         """End the child. Called again, it does nothing."""
         if self._process is None:
@@ -188,11 +195,13 @@ class Worker:
     def _trim_log(self) -> None:
         if self._log is not None and os.fstat(self._log.fileno()).st_size > _LOG_LIMIT:
             os.ftruncate(self._log.fileno(), 0)
+            self._trimmed = True
 
     def _spawn(self) -> None:
         child_reads, parent_writes = os.pipe()
         parent_reads, child_writes = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._trimmed = False
         # The child appends, so that the log can be cut without a hole of zeros before what it writes next.
         fcntl.fcntl(self._log, fcntl.F_SETFL, fcntl.fcntl(self._log, fcntl.F_GETFL) | os.O_APPEND)
         # The working directory is not on its path (-P): a folder there may have the name of a package.

@@ -14,6 +14,7 @@ from rich.text import Text
 from harness.checking.compare.outcome import Hunk, Outcome
 from harness.checking.verdict import Finding, StageVerdict, Verdict
 from harness.report.difference import place
+from harness.report.rows import rows_block
 from harness.report.visible import visible
 from harness.stage import Stage
 from harness.values import Ending, Generation, Observation, OwnError, Prompt, Reply, Request, Tokens
@@ -48,6 +49,7 @@ def render_verdict(verdict: Verdict) -> RenderableType:
             (verdict.stack, "bold"), " around ", (verdict.model, "bold"), f", {cases} case{'' if cases == 1 else 's'}"
         ),
         stages_table(verdict.stages),
+        *rows_block(verdict.rows),
     ]
     for finding in verdict.findings:
         parts += [Text(), finding_block(finding, cases)]

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as Xml
 
 from harness.checking.compare.outcome import Outcome
 from harness.checking.judge import StageResult
+from harness.checking.verdict import Finding
 from harness.report.difference import diff_lines
 from harness.report.sheet import Sheet, difference_of, outcome_of
 from harness.report.visible import shorten, visible
@@ -70,8 +71,20 @@ def plain(text: str) -> str:
 
 def _suite(sheet: Sheet) -> Xml.Element:
     tests = [_test(sheet, result) for case in sheet.cases for result in case.results]
+    tests += [_finding(sheet, finding) for finding in sheet.findings if not finding.cases]
     facts = {"verdict": sheet.line, "command": sheet.command, **sheet.parts}
     return suite(sheet.title, tests, facts, sheet.notes, sheet.made)
+
+
+def _finding(sheet: Sheet, finding: Finding) -> Xml.Element:
+    """Return a finding of no case as a test that fails."""
+    name = f"{finding.stage}: {plain(finding.summary)}"
+    test = Xml.Element("testcase", classname=f"{plain(sheet.model)}.{finding.evidence}", name=name)
+    ended = Xml.SubElement(test, "failure", message=plain(finding.summary), type=finding.kind)
+    said = [finding.summary, finding.location, finding.remedy and f"remedy: {finding.remedy}"]
+    lines = [plain(one) for one in said if one]
+    ended.text = "\n".join((*lines, *diff_lines(finding.difference, _PLACES)))
+    return test
 
 
 def _test(sheet: Sheet, result: StageResult) -> Xml.Element:

@@ -131,14 +131,15 @@ def _result(
 
 
 def _location(sheet: Sheet, stage: Stage, case: str) -> dict[str, Any]:
+    """Return where a case is; of a finding of no case the models, which say what is loaded."""
+    uri = f"golden/cases/{quote(case, safe='')}.json" if case else "stacks/models.toml"
+    whole = "/".join((visible(sheet.model), *([visible(case)] if case else []), stage))
     return {
         "physicalLocation": {
-            "artifactLocation": {"uri": f"golden/cases/{quote(case, safe='')}.json", "uriBaseId": "%SRCROOT%"},
+            "artifactLocation": {"uri": uri, "uriBaseId": "%SRCROOT%"},
             "region": {"startLine": 1},
         },
-        "logicalLocations": [
-            {"name": str(stage), "fullyQualifiedName": f"{visible(sheet.model)}/{visible(case)}/{stage}"}
-        ],
+        "logicalLocations": [{"name": str(stage), "fullyQualifiedName": whole}],
     }
 
 

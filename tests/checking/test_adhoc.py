@@ -145,12 +145,15 @@ def test_a_real_llama_server_shows_what_it_would_send(real):
     assert seen["generation"] is None
 
 
-def test_a_real_llama_server_with_another_model_is_the_users_matter(real, smollm, smollm_tools):
+def test_a_real_llama_server_with_another_template_is_found_out(real, smollm, smollm_tools):
+    from harness.checking.load import declared_by, rows_of
     from harness.components.llama_server import LlamaServer
 
-    with LlamaServer(smollm, {"url": real}) as right:
-        assert right.url() == f"{real}/v1"
-    with LlamaServer(smollm_tools, {"url": f"{real}/v1"}) as wrong, pytest.raises(UserError, match="another template"):
-        wrong.url()
-    with LlamaServer(smollm_tools, {"url": real, "any_model": True}) as unchecked:
-        assert unchecked.url() == f"{real}/v1"
+    own = declared_by(smollm.path)
+    for model, wrong in ((smollm, []), (smollm_tools, ["template"])):
+        with LlamaServer(model, {"url": f"{real}/v1"}) as part:
+            rows = rows_of(part.loaded(), model, own, own)
+        assert [row.name for row in rows if row.outcome.bad and row.name != "context of a slot"] == wrong
+    assert [row.remedy for row in rows if row.name == "template"] == [
+        "start llama-server with --jinja and --chat-template-file, and the model's template"
+    ]

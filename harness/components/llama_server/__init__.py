@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from harness.components.forcing import Position, force
+from harness.components.llama_server._loaded import loaded_of
 from harness.components.llama_server._options import Options, around_its_model
 from harness.components.llama_server._read import (
     generation_of,
@@ -32,6 +33,7 @@ from harness.errors import UserError
 from harness.probes.fingerprint import SAME_SERVER, Fingerprint, same
 from harness.probes.replay import ReplayModel
 from harness.probes.search import candidates, search
+from harness.settings import Loaded
 from harness.stage import Stage, StageUnobservedError
 from harness.values import (
     Case,
@@ -122,6 +124,10 @@ class LlamaServer:
     def model_file(self) -> Path | None:
         """Return the file that `/props` shows; of the package, which is started here, else the one it was given."""
         return self._main.model_file()
+
+    def loaded(self) -> Loaded:
+        """Return what it was asked for and what is in force, as far as its endpoints and its log show it."""
+        return loaded_of(self._main, self._options, self._model.chat_template is not None)
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.components.llama_server._options import Options
-from harness.components.llama_server._same_model import check_model, shown
 from harness.errors import MissingPackageError
 from harness.process.patience import Limit
 from harness.process.serving import Server
@@ -96,6 +96,10 @@ class Running:
         """What begins the wait for one answer of a server of ours; None of one that runs elsewhere."""
         return None if self._own is None else self._own.patience
 
+    def log_head(self, most: int) -> str:
+        """Return what a server of ours wrote first to its log; nothing of one that runs elsewhere."""
+        return "" if self._own is None else self._own.log_head(most)
+
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
         return self._asked().get(path)
@@ -163,14 +167,13 @@ class Running:
         return self._own or self._elsewhere()
 
     def _elsewhere(self) -> Api:
-        """Return the API of a server that runs already, once it is known to have the model."""
+        """Return the API of a server that runs already, once it has answered."""
         if self._other is None:
             url = str(self._options.url).removesuffix("/v1")
             api = Api(url, key_variable=self._options.api_key_variable, seconds=self._options.seconds, start=_START)
-            if self._options.any_model:
-                shown(api.get, "/props")
-            else:
-                check_model(self._model, api.url, api.get)
+            # It may be told not to show this (`--no-props`), and still has answered.
+            with contextlib.suppress(StageRefusedError, StageUnobservedError):
+                api.get("/props")
             self._other = api
         return self._other
 
