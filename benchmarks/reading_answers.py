@@ -20,11 +20,9 @@ from harness.checking.judge import Judge
 from harness.checking.running import open_stack
 from harness.checking.trace import Run, Trace, Tracer, load_trace, save_trace
 from harness.components import openai_compatible
-from harness.components.llama_server import _same_model
 from harness.components.openai_compatible._model import KnownModel
 from harness.components.vllm_server import Vllm
 from harness.errors import UserError
-from harness.models.gguf import read_model_file
 from harness.probes.replay import ReplayModel
 from harness.process.serving import Server
 from harness.project.golden import Golden
@@ -155,7 +153,6 @@ def read_all(
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         # The model's file takes longer to read than most answers.
         opened.enter_context(patch.object(openai_compatible, "KnownModel", cache(KnownModel)))
-        opened.enter_context(patch.object(_same_model, "read_model_file", cache(read_model_file)))
         replay = opened.enter_context(ReplayModel(model, folder / "replay.gguf", _CONTEXT)).path
         # One client for all: its process takes longer to start than most answers to read.
         client = opened.enter_context(load_component("httpx")(model, {}))

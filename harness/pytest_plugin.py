@@ -129,7 +129,7 @@ class _Runner:
                             yield StageItem.from_parent(
                                 node, name=f"{case.name}-{stage}", pair=(stack, name), case=case.name, stage=stage
                             )
-                yield LoadItem.from_parent(node, name="load", pair=(stack, name))
+                yield LoadItem.from_parent(node, name=_LOAD, pair=(stack, name))
 
     def session(self, pair: tuple[str, str]) -> Session:
         """Return the open session of a stack and model; it stays open until the end."""
@@ -293,7 +293,7 @@ class StageItem(pytest.Item):
             self.user_properties.append(("rule", result.isolated.rule))
         self.user_properties += [(SERVED, note) for note in verdict.notes if note.startswith(SERVED)]
         # What no case shows is told once, by an item of its own.
-        findings = [one for one in verdict.findings if one.stage is self._stage and (one.cases or one.evidence != "load")]
+        findings = [one for one in verdict.findings if one.stage is self._stage and (one.cases or one.evidence != _LOAD)]
         if findings:
             raise StageFailure("\n".join(finding_text(finding) for finding in findings))
         said = verdict.stages[self._stage]
@@ -384,6 +384,7 @@ def golden(stack: Session) -> Callable[[str], Golden]:
 
 
 _RUNNER = pytest.StashKey[_Runner]()
+_LOAD = "load"
 _OF_OURS = ("outcome", "error")
 """The property of an item whose stage was not judged for an error of ours."""
 _NOT_RUNNING = ("outcome", "not running")
