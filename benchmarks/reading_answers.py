@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from benchmarks.broken_answers import SLOW, Answer, Broken
 from harness.checking.judge import Judge
+from harness.checking.load import load_rows
 from harness.checking.running import open_stack
 from harness.checking.trace import Run, Trace, Tracer, load_trace, save_trace
 from harness.components import openai_compatible
@@ -208,6 +209,7 @@ def _traced(
         with open_stack(stack, model, lambda name, part: client if name == "httpx" else part) as running:
             trace = Tracer(running).trace(golden, tuple(Run))
             running.part(Stage.INFERENCE).identity()
+            rows = load_rows(running)
         results = Judge({}, None).case(golden, trace)
         save_trace(trace, folder / "traces")
         load_trace(folder / "traces", trace.case)
@@ -217,5 +219,6 @@ def _traced(
         return trace, [f"{type(error).__name__}: {error}"]
     found = [own for observation in trace.runs.values() for own in observation.own_errors]
     found += [one for one in trace.replays.values() if isinstance(one, OwnError)]
+    found += [row.error for row in rows if row.error is not None]
     found += [one.own_error for one in results if one.own_error is not None]
     return trace, list(dict.fromkeys(one.describe() for one in found))

@@ -293,7 +293,8 @@ class StageItem(pytest.Item):
             self.user_properties.append(("rule", result.isolated.rule))
         self.user_properties += [(SERVED, note) for note in verdict.notes if note.startswith(SERVED)]
         # What no case shows is told once, by an item of its own.
-        findings = [one for one in verdict.findings if one.stage is self._stage and (one.cases or one.evidence != _LOAD)]
+        own = [finding for finding in verdict.findings if finding.stage is self._stage]
+        findings = [finding for finding in own if finding.cases or finding.evidence != _LOAD]
         if findings:
             raise StageFailure("\n".join(finding_text(finding) for finding in findings))
         said = verdict.stages[self._stage]
