@@ -141,6 +141,8 @@ def judged(
             # Without a template there is nothing that a chat could be held against.
             yield _unheld(subject, model.name, rows, "the file has no chat template")
             return
+    if subject.url is not None and not subject.cases:
+        rows += _canaries(subject, asked, progress)
     if not subject.has_model:
         yield _unheld(subject, "no model file", rows, _OPENS)
         return
@@ -157,6 +159,16 @@ def judged(
         strict=strict,
     ):
         yield replace(one, verdict=with_rows(one.verdict, rows))
+
+
+def _canaries(subject: Subject, asked: Asked, progress: Progress) -> tuple[Row, ...]:
+    from harness.canaries import canaries  # speaking HTTP is an extra
+
+    assert subject.url is not None
+    # llama-server serves one model by any name, so that none is kept of it.
+    options = next(iter(subject.stack.options.values()))
+    name = str(options.get("model") or next(iter(asked.models), "local"))
+    return canaries(subject.url, model=name, key_variable=asked.key_variable, progress=progress)
 
 
 def _unheld(subject: Subject, model: str, rows: Sequence[Row], why: str) -> Checked:
