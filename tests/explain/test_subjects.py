@@ -10,6 +10,7 @@ from harness.errors import UserError
 from harness.explain.subjects import Asked, judged, subjects
 from harness.project.stack import stack_names
 from harness.stage import Stage
+from tests.canaries.server import server
 from tests.model_files import written
 from tests.wire.servers import healthy, serving
 
@@ -86,8 +87,10 @@ def test_a_file_without_a_template_is_a_finding_with_its_remedy_and_nothing_is_m
 
 
 def test_an_address_without_a_file_says_what_would_open_it(project):
-    with serving(healthy) as fake:
+    with serving(server()) as fake:
         (one,) = found(project, names=[fake.url])
         (done,) = judged(one, Asked())
     assert {said.status for said in done.verdict.stages.values()} == {"unobserved"}
     assert all("give --model-file FILE.gguf" in said.why for said in done.verdict.stages.values())
+    assert len(done.verdict.rows) >= 30
+    assert done.verdict.line.startswith(f"nothing wrong in {len(done.verdict.rows)} rows; ")
