@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -30,6 +30,9 @@ from harness.stage import Stage
 BETWEEN = 10
 """Trials between two clean controls."""
 _ONE_THREAD = "1 thread"
+
+Clean = tuple[Checked, Plan, tuple[Conviction, ...]]
+"""What the clean stack makes, the plan without the cases that convict it, and of what."""
 
 
 @dataclass(frozen=True)
@@ -204,9 +207,11 @@ def _trials(bench: Bench, jobs: Sequence[Job], parallel: int) -> Iterator[Trial]
         if not some:
             continue
         with ProcessPoolExecutor(parallel, context, _end_when_told, max_tasks_per_child=each) as pool:
-            with _no_interruption():
-                waiting: set[Future[Trial]] = {pool.submit(_do, bench, job) for job in some}
+            waiting: set[Future[Trial]] = set()
             try:
+                clean = {} if each is None else _known_clean(pool, bench, {job.model for job in some})
+                with _no_interruption():
+                    waiting |= {pool.submit(_do, bench, job, clean.get(job.model)) for job in some}
                 while waiting:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (one.result() for one in done)
@@ -218,6 +223,13 @@ def _trials(bench: Bench, jobs: Sequence[Job], parallel: int) -> Iterator[Trial]
                     process.terminate()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+
+
+def _known_clean(pool: ProcessPoolExecutor, bench: Bench, models: Iterable[str]) -> dict[str, Clean]:
+    """Return what the clean stack makes around each model: of processes that do one trial each none need make it."""
+    with _no_interruption():
+        asked = {name: pool.submit(_do_clean, bench, name) for name in models}
+    return {name: one.result() for name, one in asked.items()}
 
 
 @contextmanager
@@ -244,23 +256,36 @@ def _end_when_told() -> None:
     signal.signal(signal.SIGTERM, told)
 
 
-def _do(bench: Bench, job: Job) -> Trial:
+def _do(bench: Bench, job: Job, clean: Clean | None) -> Trial:
     """Do a trial in a process of a pool; what still waits there for one that was told to end is not begun."""
     if _told:
         raise SystemExit
-    return do(bench, job)
+    return do(bench, job, clean)
 
 
-def do(bench: Bench, job: Job) -> Trial:
-    """Do one trial, in the process that this is called in."""
+def _do_clean(bench: Bench, model: str) -> Clean:
+    """Make what the clean stack makes, in a process of a pool."""
+    if _told:
+        raise SystemExit
+    return _clean_of(bench, model)
+
+
+def do(bench: Bench, job: Job, clean: Clean | None = None) -> Trial:
+    """Do one trial, in the process that this is called in.
+
+    Args:
+        bench: The bench.
+        job: The trial.
+        clean: What the clean stack makes; None makes it here, once a process.
+    """
     project = Project(bench.root)
     stack, model = _stack(bench, job.setting), resolve_model(project, job.model)
     known = known_defects(bench.file)
     defects = [known[one] for one in job.defects]
     pipeline = _pipeline(bench.root)
-    clean, plan, left_out = _clean(bench.root, bench.stack, bench.parallel, job.model, bench.plans[job.model])
+    right, plan, left_out = clean or _clean_of(bench, job.model)
     # In another healthy setting other bits are no effect of anything.
-    held = None if job.setting else clean
+    held = None if job.setting else right
     trial, checked = run(project, stack, model, plan, defects, held, pipeline, name=job.name, setting=job.setting)
     trial = trial.model_copy(update={"left_out": left_out})
     if bench.traces is not None and checked is not None and _is_wrong(trial, defects):
@@ -271,7 +296,7 @@ def do(bench: Bench, job: Job) -> Trial:
     _, after = run(project, _stack(bench, ""), model, plan, (), None, pipeline, name=job.name)
     if after is None:
         return trial
-    left = [stage for stages in differing(clean, after) for stage in stages]
+    left = [stage for stages in differing(right, after) for stage in stages]
     if not left:
         return trial
     stages = ", ".join(stage for stage in Stage if stage in left)
@@ -286,10 +311,12 @@ def _is_wrong(trial: Trial, defects: Sequence[Defect]) -> bool:
     return named is None or (named.stage, named.kind) != (defects[0].stage, defects[0].kind)
 
 
+def _clean_of(bench: Bench, model: str) -> Clean:
+    return _clean(bench.root, bench.stack, bench.parallel, model, bench.plans[model])
+
+
 @lru_cache(maxsize=8)
-def _clean(
-    root: Path, stack: str, parallel: bool, name: str, plan: Plan
-) -> tuple[Checked, Plan, tuple[Conviction, ...]]:
+def _clean(root: Path, stack: str, parallel: bool, name: str, plan: Plan) -> Clean:
     """Return what the clean stack makes, the plan without the cases that convict it, and of what; once a process."""
     project = Project(root)
     bench = Bench(root, stack, {name: plan}, parallel=parallel)
