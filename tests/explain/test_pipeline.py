@@ -16,6 +16,7 @@ from harness.checking import opened
 from harness.checking.compare.inference import Floor
 from harness.checking.opened import Session, open_session
 from harness.checking.trace import FIELDS, Run, Trace
+from harness.components.llama_cpp_python import LlamaCppPython
 from harness.explain import hints, locate, pipeline
 from harness.explain.pipeline import Pipeline, checked
 from harness.project.project import Project
@@ -120,7 +121,7 @@ CONVICTED = {
 
 
 @pytest.fixture(params=SCENES)
-def scene(request, healthy, monkeypatch) -> str:
+def scene(request, healthy, smollm, monkeypatch) -> str:
     """A scene that every session shows, whoever opened it."""
     change = SCENES[request.param]
     traces, floor = healthy
@@ -130,8 +131,9 @@ def scene(request, healthy, monkeypatch) -> str:
     monkeypatch.setattr(locate, "look", lambda *given: look.model_copy(update={"case": given[4]} if given[4:] else {}))
     monkeypatch.setattr(locate.Locator, "_oracle", lambda *_: None)
     monkeypatch.setattr(locate.Locator, "_anew", lambda *_: None)
-    # What a part says of itself, its class of noise too, is asked of its process, which need not run.
+    # What a part says of itself, its class of noise and its file too, is asked of its process, which need not run.
     monkeypatch.setattr(pipeline, "identities", lambda _: {})
+    monkeypatch.setattr(LlamaCppPython, "model_file", lambda _: smollm.path)
     monkeypatch.setattr(opened, "floor_of", lambda *_: floor)
     monkeypatch.setattr(locate, "load_limits", lambda *_: ({"Kcur-0": 0.025}, set()))
     # A hint is asked by the same call, and takes seconds.
