@@ -12,8 +12,27 @@ from harness.project.stack import Stack, load_stack, resolve_model
 from harness.values import ModelRef
 
 ROOT = Path(__file__).parents[1]
+LONG = (
+    "checking/test_opened.py",
+    "components/test_llama_server.py",
+    "attribution/test_bench.py",
+    "test_types.py",
+    "test_pytest_plugin.py",
+    "test_cli.py",
+    "test_own_errors.py",
+    "explain/test_locate.py",
+    "fuzz/test_template_properties.py",
+)
+"""The files that take longest, in processes of their own for the most part. They are begun first: one that came last
+would leave the other process without work."""
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; the others stay in their own order."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")

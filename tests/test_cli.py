@@ -75,7 +75,7 @@ def test_a_clean_stack_is_status_0_with_a_table_and_a_line(engine):
 
 
 def test_json_is_one_object_and_nothing_else(engine):
-    done = run("check", "llama-cpp-python", "--case", "tools-poison", "--format", "json")
+    done = run("check", "llama-cpp-python", "--case", "tools-no-system", "--format", "json")
     report = json.loads(done.stdout)
     assert (report["schema"], report["exit_status"], done.returncode) == ("harness.check/1", 0, 0)
     (verdict,) = [Verdict.model_validate(one) for one in report["verdicts"]]
@@ -180,7 +180,8 @@ def test_a_missing_golden_names_the_command(copy):
 def test_a_project_adds_to_what_is_shipped(copy):
     """What it lacks is found in the package, and a golden of its own wins over the shipped one."""
     shutil.rmtree(copy / "golden" / "smollm2-135m-instruct")
-    done = run("check", "llama-cpp-python", "--project", str(copy), "--case", "no-system", "--format", "json")
+    one = ("--case", "no-system", "--model", "smollm2-135m-instruct")
+    done = run("check", "llama-cpp-python", "--project", str(copy), *one, "--format", "json")
     assert done.returncode == 0
 
 

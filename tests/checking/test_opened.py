@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from harness.attribution.demo import CASES, Scene, demo
 from harness.checking.opened import observe, open_session
 from harness.checking.trace import Run, load_trace, save_trace
 from harness.defects.catalogue import catalogue
-from harness.explain.pipeline import check
+from harness.explain.pipeline import Pipeline, check
 from harness.models.families.registry import FAMILIES
 from harness.project.golden import case_names, cases_for, load_case
 from harness.stage import Stage
@@ -39,10 +41,18 @@ def test_the_healthy_stack_is_clean_over_all_cases_and_models(project, real_stac
     assert asked >= set(case_names(project)) - families
 
 
+@pytest.fixture(scope="module")
+def pipeline(project) -> Iterator[Pipeline]:
+    """One for all settings: the oracle that it loads is the same."""
+    with Pipeline(project) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("label", HEALTHY)
-def test_healthy_settings_convict_nothing(project, real_stack, label):
+def test_healthy_settings_convict_nothing(project, real_stack, smollm, pipeline, label):
     stack = real_stack.with_options("llama-cpp-python", HEALTHY[label])
-    (verdict, *_) = check(project, stack, CASES, real_stack.models[:1])
+    with open_session(project, stack, smollm, CASES) as session:
+        verdict = pipeline.verdict(session, [one for case in CASES for one in session.results(case)])
     assert verdict.status == "clean", verdict.line
 
 

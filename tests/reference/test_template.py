@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 import pytest
 
 pytest.importorskip("transformers", reason="the reference renderer needs transformers: pip install -e '.[reference]'")
 
+from harness.process.worker import imported
+from harness.reference import template as templates
 from harness.reference.template import ReferenceTemplate
 from harness.stage import StageFailedError, StageRefusedError
 from harness.values import CaseOptions, Request
@@ -17,6 +20,24 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+
+
+class Here:
+    """Stands for the child process where its limits are not what is tested: starting one takes a second."""
+
+    def __init__(self, target, init, **_):
+        self._served = imported(target)(**init)
+
+    def call(self, method, **arguments):
+        return getattr(self._served, method)(**json.loads(json.dumps(arguments)))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr(templates, "Worker", Here)
 
 
 def render(template: str, content: object = "hi", options: CaseOptions | None = None, **request: object):
@@ -34,7 +55,7 @@ def test_text_suffix_and_literals():
     assert render(CHATML, "nothing special").literals == ()
 
 
-def test_literals_are_given_up_where_the_marks_would_change_the_text():
+def test_literals_are_given_up_where_the_marks_would_change_the_text(here):
     # This template measures its input, so a marked one renders otherwise: the spans are not known.
     assert render("{{ messages[0].content | length }}{{ messages[0].content }}", "<|im_end|>").literals == ()
 
@@ -67,7 +88,7 @@ def dates(prompt):
     return [(prompt.text[start:end], form) for start, end, form in prompt.dates]
 
 
-def test_every_place_where_the_clock_is_printed_is_known_with_its_form():
+def test_every_place_where_the_clock_is_printed_is_known_with_its_form(here):
     template = "On {{ strftime_now('%d %b %Y') }}: " + CHATML + "{{ strftime_now('%Y') }}{{ strftime_now('%-H h') }}"
     prompt = render(template, "it is 02 Jan 2026, 2026", CaseOptions(clock="2026-01-02T03:04:05"))
     assert dates(prompt) == [("02 Jan 2026", "%d %b %Y"), ("2026", "%Y"), ("3 h", "%-H h")]
@@ -79,7 +100,7 @@ def test_every_place_where_the_clock_is_printed_is_known_with_its_form():
     assert later.at(datetime(2026, 1, 2, 3, 4, 5)) == prompt.text
 
 
-def test_the_dates_of_a_turn_to_be_continued():
+def test_the_dates_of_a_turn_to_be_continued(here):
     template = "{{ strftime_now('%Y') }} " + CHATML
     prompt = render(template, "roses", CaseOptions(clock=LATER, continue_final_message=True))
     assert dates(prompt) == [("2027", "%Y")]
@@ -96,18 +117,18 @@ def test_the_dates_of_a_turn_to_be_continued():
         "{{ {'01': 'a'}[strftime_now('%m')] + 'b' }}{{ strftime_now('%Y') }}",
     ],
 )
-def test_a_template_that_looks_into_the_date_has_no_known_dates(template):
+def test_a_template_that_looks_into_the_date_has_no_known_dates(here, template):
     prompt = render(template)
     assert "\ue000" not in prompt.text
     assert prompt.dates == ()
 
 
 @pytest.mark.parametrize("template", [CHATML, "{{ '2026-01-02' }}", "{% set now = strftime_now('%Y') %}x"])
-def test_a_template_that_prints_no_clock_has_no_dates(template):
+def test_a_template_that_prints_no_clock_has_no_dates(here, template):
     assert render(template).dates == ()
 
 
-def test_a_caller_s_text_like_a_mark_is_no_date():
+def test_a_caller_s_text_like_a_mark_is_no_date(here):
     prompt = render("{{ strftime_now('%Y') }} {{ messages[0].content }}", "\ue000%Y\ue001")
     assert prompt.text == "2026 \ue000%Y\ue001"
     assert prompt.dates == (), "given up: the spans are not known for certain"
