@@ -24,7 +24,8 @@ _CLIENT = "httpx"
 _LLAMA_SERVER = "llama-server"
 _COMPATIBLE = "openai-compatible"
 PROFILES = (_LLAMA_SERVER, "ollama", "lm-studio", "generic")
-_NO_MODEL = ModelRef(name="the server's own", path=Path(os.devnull), sha256="")
+NO_MODEL = ModelRef(name="the server's own", path=Path(os.devnull), sha256="")
+"""Stands where nobody says which model it is."""
 _START = "start the server, or mend the address"
 _HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}(/|$)")
 _NAME = "local"
@@ -66,7 +67,7 @@ def observe_address(
         UserError: a dry run could show nothing.
     """
     stack = stack_at(project, url, key_variable=key_variable, profile=profile, asked=model)
-    with open_stack(stack, _NO_MODEL) as running:
+    with open_stack(stack, NO_MODEL) as running:
         tracer = Tracer(running)
         found = tracer.dry(case) if dry_run else tracer.chained(case, stream=stream)
     if dry_run and not isinstance(found.prompt, Prompt):
@@ -115,7 +116,7 @@ def stack_at(
     return Stack(
         name=url,
         description=f"a server that was named by its address ({family})",
-        models=(model or _NO_MODEL.name,),
+        models=(model or NO_MODEL.name,),
         stages=Stages(client=_CLIENT, template=server, tokenization=server, inference=server, postprocess=server),
         options={server: options},
         policies=load_stack(project, family).policies if family in stack_names(project) else (),

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from harness.checking.adhoc import address_of, stack_at
+from harness.checking.adhoc import NO_MODEL, address_of, stack_at
 from harness.checking.compare.outcome import Outcome
+from harness.checking.load import load_rows
+from harness.checking.load.verdict import with_load
 from harness.checking.opened import Checked, Progress
 from harness.checking.rows import Row
+from harness.checking.running import open_stack
 from harness.checking.verdict import convict, with_rows
 from harness.errors import MissingPackageError, UserError
 from harness.explain.examined import NO_TEMPLATE, rows_of_file
@@ -144,7 +147,7 @@ def judged(
     if subject.url is not None and not subject.cases:
         rows += _canaries(subject, asked, progress)
     if not subject.has_model:
-        yield _unheld(subject, "no model file", rows, _OPENS)
+        yield _unheld(subject, "no model file", (*_loaded(subject), *rows), _OPENS)
         return
     ready = _prepared(subject, asked, progress, told)
     for one in checked(
@@ -171,13 +174,22 @@ def _canaries(subject: Subject, asked: Asked, progress: Progress) -> tuple[Row, 
     return canaries(subject.url, model=name, key_variable=asked.key_variable, progress=progress)
 
 
+def _loaded(subject: Subject) -> tuple[Row, ...]:
+    """Return the rows of how a server's model is loaded, where no file says what it should be."""
+    with open_stack(subject.stack, NO_MODEL) as running:
+        return load_rows(running)
+
+
 def _unheld(subject: Subject, model: str, rows: Sequence[Row], why: str) -> Checked:
     """Return the verdict of rows alone, where no stage can be held against a golden."""
     verdict = convict(subject.stack.name, model, (), lambda _: "state")
     stages = {stage: said.model_copy(update={"why": why}) for stage, said in verdict.stages.items()}
     right = sum(row.outcome is Outcome.EQUAL for row in rows)
     line = f"nothing wrong in {right} rows; no stage was held against a golden: {why}" if right else verdict.line
-    verdict = with_rows(verdict.model_copy(update={"stages": stages, "line": line}), rows)
+    verdict = with_load(
+        verdict.model_copy(update={"stages": stages, "line": line}), [row for row in rows if row.of == "load"]
+    )
+    verdict = with_rows(verdict, [row for row in rows if row.of != "load"])
     return Checked(verdict=verdict, goldens={}, traces={}, limit=None, parts={})
 
 

@@ -340,3 +340,27 @@ def test_an_error_of_ours_is_no_verdict():
     verdict = with_load(made.verdict(), [broken])
     assert (verdict.status, verdict.findings) == ("error", ())
     assert verdict.errors[0].error == error
+
+
+def test_without_jinja_a_built_in_template_is_one_finding():
+    off = setting(names.JINJA, False, Stage.TEMPLATE, default=True, default_by="its manual", usual=(1, 1))
+    both = tuple(rows(template("llama2"), off).values())
+    assert both[1].why == "Jinja is off, and by default on, and nothing declares it"
+    assert [one.summary for one in findings_of(both)] == [
+        "serve renders with its built-in template 'llama2', not with the file's own; Jinja is off"
+    ]
+    assert [one.summary for one in findings_of(both[1:])] == [both[1].why]
+
+
+def test_without_a_named_file_the_one_that_is_served_declares():
+    held = rows(template(TEMPLATE), setting(names.VOCABULARY, 3), golden=None, served=FILE)
+    assert {one.outcome for one in held.values()} == {Outcome.EQUAL}
+    meant = row(template("{{ another }}"), golden=None, served=FILE)
+    assert (meant.outcome, meant.why) == (
+        Outcome.UNOBSERVED,
+        "it is another than the file's own; whether that is meant, nothing declares",
+    )
+    assert (
+        row(template("llama2"), golden=None).why
+        == "serve renders with its built-in template 'llama2', not with its file's own"
+    )

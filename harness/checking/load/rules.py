@@ -95,7 +95,8 @@ class Rules:
         if setting.usual is None or _within(setting.found, setting.usual):
             why = f"it is {found}, by default {default}; who has asked for that, if anyone, is not shown"
             return self._unseen(setting, why)
-        why = f"{setting.name} is {found}, far from its default of {default}, and nothing declares it"
+        far = "and by default" if isinstance(setting.found, bool) else "far from its default of"
+        why = f"{setting.name} is {found}, {far} {default}, and nothing declares it"
         return self._diverged(setting, default, found, setting.default_by, why, setting.default)
 
     def _sampler(self, setting: Setting) -> Row:
@@ -128,7 +129,8 @@ class Rules:
 
     def _of_the_model(self, setting: Setting) -> Row:
         """What tells one model from another is held against the model that was asked for."""
-        value, key = self._golden.of(setting.name) if self._golden is not None else (None, "")
+        file = self._golden or self._served
+        value, key = file.of(setting.name) if file is not None else (None, "")
         if value is None:
             return self._unseen(setting, f"it is {_shown(setting.found)}, and the model's file does not say it")
         assert setting.found is not None
@@ -145,11 +147,11 @@ class Rules:
         own = self._golden.template if self._golden is not None else None
         expected = given if given is not None else own
         found = str(setting.found)
+        if self._golden is None and given is None:
+            return self._template_of_any(setting, found)
         which, source = ("file's own", "tokenizer.chat_template of the file")
         if given is not None:
             which, source = ("one that the model is given", f"the template of the model {self._model.name}")
-        if expected is None and self._golden is None:
-            return self._unseen(setting, "the model's file cannot be read here, so its template is not known")
         if expected is None:
             why = f"the file has no chat template, and {self._loaded.by} renders with one of its own"
             return self._diverged(setting, "none", _excerpt(found, 0), source, why, kind="artifact")
@@ -164,6 +166,19 @@ class Rules:
         from_file = given is None and self._served is not None and self._served.template == found
         kind: Kind = "artifact" if from_file else "integration"
         return self._diverged(setting, _excerpt(expected, at), _excerpt(found, at), source, why, kind=kind)
+
+    def _template_of_any(self, setting: Setting, found: str) -> Row:
+        """What no file was named for: the template of the file that is served, or one that is meant in its stead."""
+        own = self._served.template if self._served is not None else None
+        source = "tokenizer.chat_template of the file that is served"
+        if own is not None and _normal(own) == _normal(found):
+            return self._held(setting, _digest(own), source, found=_digest(own))
+        if "{" not in found:
+            why = f"{self._loaded.by} renders with its built-in template {found!r}, not with its file's own"
+            return self._diverged(setting, "the file's own", found, source, why)
+        if own is None:
+            return self._unseen(setting, "what the file declares is not known here")
+        return self._unseen(setting, "it is another than the file's own; whether that is meant, nothing declares")
 
     def _context(self, setting: Setting) -> Row:
         if setting.asked is None:

@@ -45,9 +45,17 @@ def _explains(row: Row, finding: Finding) -> bool:
 
 
 def _causes(rows: Sequence[Row]) -> Iterator[Row]:
-    """Yield the rows that diverged; of one stage that of another model once, whatever tells it."""
+    """Yield the rows that diverged; of what has one cause the first, which then says all of it.
+
+    Without Jinja a template of the server's own is rendered; another model differs in more than one thing.
+    """
     diverged = [row for row in rows if row.outcome is Outcome.DIVERGED]
-    yield from (row for row in diverged if row.name not in _ANOTHER_MODEL)
+    names_of = {row.name for row in diverged}
+    for row in diverged:
+        if row.name == names.TEMPLATE and names.JINJA in names_of:
+            yield row.model_copy(update={"why": f"{row.why}; {names.JINJA} is off"})
+        elif row.name not in _ANOTHER_MODEL and not (row.name == names.JINJA and names.TEMPLATE in names_of):
+            yield row
     others = [row for row in diverged if row.name in _ANOTHER_MODEL]
     for _, group in groupby(sorted(others, key=_place), key=_place):
         first, *more = group
