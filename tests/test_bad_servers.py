@@ -180,3 +180,111 @@ def test_a_key_that_a_server_repeats_is_nowhere(copy, monkeypatch):
     assert not any(KEY.encode() in data for data in kept)
     assert b"Bearer ***" in b"".join(kept)
     assert KEY not in done.output
+
+
+def repeats(text: str, *, cut: bool = False):
+    """Return a server that repeats a text wherever it can in an answer; in a stream in two pieces, where it is cut."""
+
+    def answer(handler, asked):
+        if not asked.path.endswith("/chat/completions"):
+            handler.json({"error": {"message": f"no route for {text}"}}, 404)
+        elif asked.body.get("stream"):
+            pieces = (text[:9], text[9:]) if cut else (text,)
+            deltas = [{name: piece} for piece in pieces for name in ("content", "reasoning_content")]
+            chunks = [servers.chunk(role="assistant"), *(servers.chunk(**one) for one in deltas), servers.chunk("stop")]
+            handler.whole(
+                b"".join(servers.event(one) for one in (*chunks, "[DONE]")), kind=f"text/event-stream; {text}"
+            )
+        else:
+            call = {"id": text, "type": "function", "function": {"name": text, "arguments": json.dumps({"a": text})}}
+            message = {"role": "assistant", "content": f"a {text} b", "reasoning_content": text, "tool_calls": [call]}
+            tokens = [text[:9], text[9:]] if cut else [text]
+            rows = [{"token": one, "logprob": -1.0, "top_logprobs": []} for one in tokens]
+            handler.json(servers.completion(message=message, logprobs={"content": rows}))
+
+    return answer
+
+
+def raw(status: str, header: str = ""):
+    """Return a server whose answer begins so, which is no HTTP that a client would take."""
+
+    def answer(handler, asked):
+        handler.wfile.write(f"{status}\r\n{header}Content-Length: 2\r\n\r\n{{}}".encode())
+        handler.close_connection = True
+
+    return answer
+
+
+LEAKS = {
+    "as it is": repeats(KEY),
+    "in pieces": repeats(KEY, cut=True),
+    "in a status line that is none": raw(f"HTTP/1.1 no {KEY}"),
+    "in a header that is none": raw("HTTP/1.1 200 OK", f"{KEY}\r\n"),
+    "in a redirect": lambda handler, asked: handler.whole(b"", 307, Location=f"http://127.0.0.1:1/{KEY}"),
+    "in an error": lambda handler, asked: handler.json({"error": {"message": KEY, "code": KEY}}, 400),
+    "in a page": lambda handler, asked: handler.whole(f"<h1>{KEY}</h1>".encode(), kind="text/html"),
+    "in an event that is an error": lambda handler, asked: handler.whole(
+        servers.event({"error": {"message": KEY}}), kind="text/event-stream"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "leak"),
+    [*(("openai-compatible", leak) for leak in LEAKS), ("llama-server", "as it is"), ("llama-server", "in pieces")],
+)
+def test_a_key_is_on_no_surface(copy, monkeypatch, leak, kind):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    with serving(LEAKS[leak]) as fake:
+        text = (STACK if kind == "openai-compatible" else LLAMA_SERVER + "any_model = true\n").format(url=fake.url)
+        (copy / "stacks" / "bad.toml").write_text(text + 'api_key_variable = "TEST_KEY"\n', "utf-8")
+        kept = copy / "kept"
+        kept.mkdir()
+        pages = {"--html": "a.html", "--markdown": "a.md", "--junit": "a.xml", "--sarif": "a.sarif"}
+        files = [one for option, name in pages.items() for one in (option, str(kept / name))]
+        said = [
+            CliRunner().invoke(app, [*command, "--project", str(copy)])
+            for command in (
+                ("check", "bad", "--case", CASE, "--save", str(kept / "traces"), *files),
+                *([("check", "bad", "--case", CASE, "--format", "json")] if leak in ("as it is", "in pieces") else []),
+                ("trace", "bad", CASE, *(["--stream"] if leak == "in pieces" else [])),
+            )
+        ]
+        assert any(KEY in asked.headers.get("Authorization", "") for asked in fake.asked)
+    for name in (*pages.values(), f"traces/bad/smollm2-135m-instruct/{CASE}.json"):
+        assert (kept / name).is_file(), name
+    shown = [one.output for one in said] + [path.read_text("utf-8", "replace") for path in kept.rglob("*.*")]
+    for text in shown:
+        assert KEY not in "".join(text.split())
+        # Nor the end of it, of which the beginning stands next to it.
+        assert KEY[9:] not in text
+    assert not any("Traceback (most" in one.stderr for one in said)
+    assert all(one.exit_code in (0, 1, 3) for one in said), [one.output for one in said]
+
+
+def test_a_key_in_an_error_of_ours_is_on_no_surface(copy, monkeypatch, tmp_path):
+    """What code of ours raises may hold what it was given."""
+    monkeypatch.setenv("TEST_OPENER", KEY)
+    monkeypatch.setattr("harness.report.own.platformdirs.user_log_dir", lambda _: str(tmp_path / "log"))
+
+    def raises(*_: object) -> None:
+        raise KeyError(f"Authorization: Bearer {KEY}")
+
+    monkeypatch.setattr("harness.components.openai_compatible.OpenAiCompatible.seen", raises)
+    kept = copy / "kept"
+    kept.mkdir()
+    pages = {"--html": "a.html", "--markdown": "a.md", "--junit": "a.xml", "--sarif": "a.sarif"}
+    files = [one for option, name in pages.items() for one in (option, str(kept / name))]
+    with serving(servers.healthy) as fake:
+        more = 'api_key_variable = "TEST_OPENER"\n'
+        done = run(copy, fake.url, "check", "--case", CASE, "--save", str(kept / "traces"), *files, more=more)
+        machine = run(copy, fake.url, "check", "--case", CASE, "--format", "json", more=more)
+    assert (done.exit_code, machine.exit_code) == (4, 4), done.output
+    reports = [*kept.rglob("*.*"), *(tmp_path / "log").iterdir()]
+    assert len(reports) >= 6
+    for text in (
+        done.output,
+        machine.output,
+        *(path.read_text("utf-8", "replace") for path in reports if path.is_file()),
+    ):
+        assert KEY not in "".join(text.split())

@@ -7,6 +7,7 @@ import traceback
 
 from harness.process.worker import RemoteError
 from harness.values import OwnError
+from harness.wire.secrets import without_secrets
 
 _FRAME = re.compile(r'^  File ".*[/\\](harness[/\\][^"]+)", line (\d+), in (\S+)$', re.MULTILINE)
 
@@ -24,14 +25,15 @@ class OwnSeenError(Exception):
 
 
 def own_error(error: Exception) -> OwnError:
-    """Return the value for an exception of ours, in this process or in a child's."""
+    """Return the value for an exception of ours, in this process or in a child's; no key is in it."""
     if isinstance(error, OwnSeenError):
         return error.own
     whole = "".join(traceback.format_exception(error))
+    kind, message, place = type(error).__name__, str(error), _place(whole)
     if isinstance(error, RemoteError):
-        there = f"{error.traceback}\nasked by\n\n{whole}"
-        return OwnError(error=error.error, message=error.message, place=_place(error.traceback), traceback=there)
-    return OwnError(error=type(error).__name__, message=str(error), place=_place(whole), traceback=whole)
+        whole = f"{error.traceback}\nasked by\n\n{whole}"
+        kind, message, place = error.error, error.message, _place(error.traceback)
+    return OwnError(error=kind, message=without_secrets(message), place=place, traceback=without_secrets(whole))
 
 
 def _place(whole: str) -> str:

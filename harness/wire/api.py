@@ -10,7 +10,7 @@ import re
 import ssl
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,8 @@ from harness.errors import MissingPackageError, NotRunningError, UserError
 from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Failure, Json, Refusal
 from harness.wire.limits import Deadline, Patience, failure_of, parts_of, said
-from harness.wire.untrusted import check_texts, key_pattern, parsed
+from harness.wire.secrets import is_a_key
+from harness.wire.untrusted import check_texts, holds_in_pieces, key_pattern, parsed
 
 try:
     import httpx
@@ -65,6 +66,7 @@ class Api:
         if key_variable is not None:
             if not os.environ.get(key_variable):
                 raise UserError(f"the environment variable {key_variable} is to hold the API key and is not set")
+            is_a_key(key_variable)
             headers["Authorization"] = f"Bearer {os.environ[key_variable]}"
         self._http = connection(seconds if patience is None else None, headers, url=self.url)
 
@@ -90,7 +92,9 @@ class Api:
 
     def stream(self, path: str, body: Mapping[str, Any]) -> list[Json]:
         """Post JSON and return the objects of the event stream that comes back. Raises as `post` does."""
-        return events(self._ask("POST", path, body))
+        found = events(self._ask("POST", path, body))
+        check_pieces(found, self._key_variable)
+        return found
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
         content = None if body is None else json.dumps(body, ensure_ascii=True).encode("ascii")
@@ -102,7 +106,7 @@ class Api:
                 with self._http.stream(method, url, content=content, headers=headers, extensions=more) as response:
                     data = b"".join(parts_of(response))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = failure_of(error, deadline, self.url)
+                failure = ended_by(error, deadline, self.url, self._key_variable)
                 if failure.reason == "start" and self._start:
                     raise NotRunningError(str(failure.message), self._start) from error
                 raise StageFailedError(failure) from error
@@ -120,7 +124,9 @@ class Api:
         return data
 
     def _json(self, data: bytes) -> Any:
-        return decoded(data, "the answer")
+        found = decoded(data, "the answer")
+        check_pieces([found], self._key_variable)
+        return found
 
 
 def connection(seconds: float | None, headers: Mapping[str, str] | None = None, *, url: str = "") -> httpx.Client:
@@ -196,6 +202,25 @@ def without_key(data: bytes, key_variable: str | None) -> bytes:
     """Return what a server said without the API key, which some repeat in their errors."""
     key = os.environ.get(key_variable, "") if key_variable else ""
     return key_pattern(key).sub(b"***", data) if key else data
+
+
+def check_pieces(values: Sequence[Any], key_variable: str | None) -> None:
+    """Raise where the events of a stream, or the pieces of an answer, hold the API key together and none does alone.
+
+    Raises:
+        StageFailedError: they do; nothing of them is to be shown.
+    """
+    key = os.environ.get(key_variable, "") if key_variable else ""
+    if key and holds_in_pieces(values, key_pattern(key)):
+        raise _failed("broken", "it repeats the API key, in pieces: nothing of its answer is shown")
+
+
+def ended_by(error: Exception, deadline: Deadline, url: str, key_variable: str | None) -> Failure:
+    """Return how an exchange ended that raised an error of httpx, which may quote what the server sent."""
+    failure = failure_of(error, deadline, url)
+    if failure.message is None:
+        return failure
+    return failure.model_copy(update={"message": without_key(failure.message.encode(), key_variable).decode()})
 
 
 def missing_route(status: int, data: bytes, path: str) -> str:

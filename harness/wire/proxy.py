@@ -7,6 +7,7 @@ Without a server behind it, it gives one valid answer of its own, so that a clie
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -22,8 +23,8 @@ from typing import Any
 from harness.errors import MissingPackageError, UserError
 from harness.stage import StageFailedError, StageRefusedError
 from harness.values import Failure, Json
-from harness.wire.api import check_status, connection, decoded, events, without_key
-from harness.wire.limits import Deadline, Patience, failure_of, parts_of
+from harness.wire.api import check_pieces, check_status, connection, decoded, ended_by, events, without_key
+from harness.wire.limits import Deadline, Patience, parts_of
 from harness.wire.untrusted import parsed
 
 try:
@@ -146,6 +147,15 @@ def _object(data: bytes) -> Json | None:
     return found if isinstance(found, dict) else None
 
 
+def _values_in(data: bytes) -> list[Any]:
+    """Return what a body, or each line of a stream, holds as JSON; what is none is left out."""
+    found = []
+    for line in (data, *data.splitlines()):
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append(parsed(line.removeprefix(b"data:")))
+    return found
+
+
 def _without(answer: Json, names: frozenset[str]) -> bytes:
     """Return an answer without these fields of it and of its choices."""
 
@@ -260,44 +270,46 @@ class _Handler(BaseHTTPRequestHandler):
                 ):
                     exchange.status = answer.status_code
                     check_status(answer, proxy.upstream, proxy.key_variable)
-                    kind = answer.headers.get("content-type")
+                    kind = without_key(answer.headers.get("content-type", "").encode(), proxy.key_variable).decode()
                     self._answer(exchange.status, kind, self._kept(answer, exchange, deadline))
             except UserError as error:
                 exchange.error = error
             except StageFailedError as failed:
                 exchange.failure = failed.failure
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                exchange.failure = failure_of(error, deadline, proxy.upstream)
+                exchange.failure = ended_by(error, deadline, proxy.upstream, proxy.key_variable)
             else:
                 return
             # The client sees what it would have seen: a connection that ends.
             self.close_connection = True
 
     def _kept(self, answer: httpx.Response, exchange: Exchange, deadline: Deadline) -> Iterator[bytes]:
-        variable = self.server.proxy.key_variable
-        if exchange.status >= 400:
-            # Read as a whole, as the key may stand anywhere in it.
-            said = without_key(b"".join(parts_of(answer)), variable)
-            exchange.data += said
-            yield said
-        elif self.server.proxy.added and not exchange.body.get("stream"):
-            exchange.data += without_key(b"".join(parts_of(answer)), variable)
-            shown = _object(bytes(exchange.data))
-            names = self.server.proxy.added - exchange.body.keys()
-            yield _without(shown, names) if isinstance(shown, dict) else bytes(exchange.data)
+        proxy = self.server.proxy
+        if proxy.key_variable or (proxy.added and not exchange.body.get("stream")):
+            yield from self._kept_whole(answer, exchange)
         else:
-            # Whole lines, so that a key that comes in two pieces is seen.
-            rest = b""
             for part in parts_of(answer):
-                whole, end, rest = (rest + part).rpartition(b"\n") if variable else (part, b"", b"")
-                said = without_key(whole + end, variable)
-                exchange.data += said
-                yield said
-            rest = without_key(rest, variable)
-            exchange.data += rest
-            yield rest
+                exchange.data += part
+                yield part
         if deadline.passed:
             raise StageFailedError(deadline.failure)
+
+    def _kept_whole(self, answer: httpx.Response, exchange: Exchange) -> Iterator[bytes]:
+        """Read to the end first: the key may stand anywhere, and what was added must be taken out."""
+        proxy = self.server.proxy
+        whole, ended = bytearray(), None
+        try:
+            for part in parts_of(answer):
+                whole += part
+        except (httpx.HTTPError, StageFailedError) as error:
+            ended = error
+        said = without_key(bytes(whole), proxy.key_variable)
+        check_pieces(_values_in(said), proxy.key_variable)
+        exchange.data += said
+        shown = None if exchange.status >= 400 or exchange.body.get("stream") else _object(said)
+        yield said if shown is None else _without(shown, proxy.added - exchange.body.keys())
+        if ended is not None:
+            raise ended
 
     def _answer(self, status: int, kind: str | None, parts: Iterator[bytes]) -> None:
         self.send_response(status)

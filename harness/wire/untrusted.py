@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,13 +67,37 @@ def _check(data: bytes) -> None:
 def key_pattern(key: str) -> re.Pattern[bytes]:
     """Return what finds a key in bytes: as it is, with characters escaped as JSON or an address does, or in base64."""
     characters = [
-        rb"(?:%s|\\u%s|%%%s)" % (re.escape(one.encode()), _any_case(f"{ord(one):04x}"), _any_case(f"{ord(one):02x}"))
+        rb"(?:\\?%s|\\u%s|%%%s)" % (re.escape(one.encode()), _any_case(f"{ord(one):04x}"), _any_case(f"{ord(one):02x}"))
         for one in key
     ]
     coded = [
         re.escape(base64.b64encode(text.encode()).rstrip(b"="))[:-1] for text in (key, f"Bearer {key}") if len(key) > 3
     ]
     return re.compile(b"|".join([b"".join(characters), *(rb"%s[\w+/]?=*" % one for one in coded)]))
+
+
+def holds_in_pieces(values: Sequence[Any], found: re.Pattern[bytes]) -> bool:
+    """Return whether texts that stand under the same names hold a key when they are put together, one after the other.
+
+    Args:
+        values: The events of a stream, or one answer, whose log-probabilities may show a text in pieces too.
+        found: What finds the key.
+    """
+    texts: dict[tuple[str, ...], list[str]] = {}
+    for value in values:
+        _gather(value, (), texts)
+    return any(found.search("".join(pieces).encode("utf-8", "replace")) for pieces in texts.values())
+
+
+def _gather(value: Any, names: tuple[str, ...], texts: dict[tuple[str, ...], list[str]]) -> None:
+    if isinstance(value, str):
+        texts.setdefault(names, []).append(value)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            _gather(one, (*names, name), texts)
+    elif isinstance(value, list):
+        for one in value:
+            _gather(one, names, texts)
 
 
 def _any_case(digits: str) -> bytes:

@@ -13,7 +13,7 @@ from harness.values import Failure
 from harness.wire import limits
 from harness.wire.api import Api, events, refusal
 from tests.wire import servers
-from tests.wire.servers import CASE, KEY, Answer, closed_port, completion, event, healthy, serving
+from tests.wire.servers import CASE, KEY, Answer, chunk, closed_port, completion, event, healthy, serving
 
 CHAT = "/chat/completions"
 
@@ -116,6 +116,28 @@ def test_an_error_is_a_refusal_in_its_own_words_without_the_key(monkeypatch):
     said = ended(servers.traceback, stream=False, key_variable="TEST_KEY")
     assert (said.error, said.context) == ("HTTP 500", False)
     assert said.message == "Traceback (most recent call last): File x ValueError: no Bearer ***"
+
+
+def test_a_key_in_pieces_is_not_shown(monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    stream = b"".join(map(event, (chunk(content=KEY[:5]), chunk(content=KEY[5:]), "[DONE]")))
+    whole = {"tokens": [{"piece": KEY[:5]}, {"piece": KEY[5:]}]}
+
+    def answer(handler, asked):
+        if asked.body.get("stream"):
+            handler.whole(stream)
+        else:
+            handler.json(whole)
+
+    with serving(answer) as fake:
+        for key, ends in ((None, False), ("TEST_KEY", True)):
+            api = Api(fake.url, key_variable=key)
+            for ask, body in ((api.post, {}), (api.stream, {"stream": True})):
+                if ends:
+                    with pytest.raises(StageFailedError, match="repeats the API key, in pieces"):
+                        ask("/x", body)
+                else:
+                    ask("/x", body)
 
 
 def test_an_error_inside_a_stream_is_a_refusal():

@@ -14,7 +14,7 @@ import pytest
 from harness.wire import limits
 from harness.wire.proxy import Exchange, RecordingProxy
 from tests.wire import servers
-from tests.wire.servers import CASE, GOOD, KEY, STREAM, closed_port, completion, healthy, serving
+from tests.wire.servers import CASE, GOOD, KEY, STREAM, chunk, closed_port, completion, event, healthy, serving
 
 BODY = {**CASE.body, "model": "m", "odd": "\u2028\N{GRINNING FACE}"}
 
@@ -215,6 +215,32 @@ def test_a_key_that_an_answer_repeats_is_neither_kept_nor_passed_on(proxy, monke
         answered = ask(proxy, stream=stream).content
     for kept in (answered, bytes(proxy.exchanges[0].data)):
         assert kept == STREAM.replace(b"Hi", b"*** ***")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_key_that_an_answer_repeats_in_pieces_is_neither_kept_nor_passed_on(proxy, monkeypatch, stream):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    pieces = (KEY[:9], KEY[9:])
+    data = b"".join(map(event, (*(chunk(content=one) for one in pieces), chunk("stop"), "[DONE]")))
+    if not stream:
+        rows = [{"token": one, "logprob": -1.0, "top_logprobs": []} for one in pieces]
+        data = json.dumps(completion(logprobs={"content": rows})).encode()
+    with serving(lambda handler, asked: handler.whole(data)) as fake:
+        proxy.upstream = fake.url
+        assert ask(proxy, stream=stream).content == data
+        proxy.key_variable = "TEST_KEY"
+        exchange = failed(proxy, stream=stream)
+    assert exchange.data == b""
+    assert exchange.failure.message == "it repeats the API key, in pieces: nothing of its answer is shown"
+
+
+def test_what_came_of_an_answer_that_breaks_off_reaches_the_client_with_a_key_too(proxy, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    with serving(servers.cut_in_the_middle) as fake:
+        proxy.upstream, proxy.key_variable = fake.url, "TEST_KEY"
+        exchange = failed(proxy, stream=False)
+    assert len(exchange.data) == 20
+    assert "broke off" in exchange.failure.message
 
 
 def test_a_body_in_chunks_is_kept_and_passed_on(proxy):

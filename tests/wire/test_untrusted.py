@@ -63,6 +63,7 @@ def test_a_pair_of_surrogates_is_a_character():
         "".join(f"\\u{ord(one):04x}" for one in KEY),
         "".join(f"\\u{ord(one):04X}" if at % 2 else one for at, one in enumerate(KEY)),
         "".join(f"%{ord(one):02X}" for one in KEY),
+        KEY.replace("-", "\\-"),
         base64.b64encode(f"Bearer {KEY}".encode()).decode(),
         base64.b64encode(KEY.encode()).decode(),
     ],
