@@ -30,7 +30,7 @@ def _packages():
 def server(smollm):
     """The address of a server that is not ours to look into: it logs nothing, as people start it."""
     quiet = {"verbosity": 3, "cpuparams.n_threads": 1, "cpuparams_batch.n_threads": 1}
-    running = Running(smollm, Options(n_ctx=512, parameters=quiet))
+    running = Running(smollm, Options(n_ctx=2048, parameters=quiet))
     yield running.url()
     running.close()
 
@@ -91,13 +91,28 @@ def test_where_nothing_is_lost_what_is_not_shown_is_unobserved_and_nobody_is_con
     assert (status, strict) == (3, 3)
 
 
-def test_a_file_of_one_s_own_needs_no_project(engine, smollm, tmp_path, monkeypatch):
+@pytest.fixture
+def mine(smollm, tmp_path, monkeypatch):
+    """A file of which nothing was recorded, in an empty folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    mine = tmp_path / "Mine.gguf"
-    shutil.copy(smollm.path, mine)
-    with mine.open("ab") as file:
-        file.write(b"\0")  # another file, of which nothing was recorded
+    copy = tmp_path / "Mine.gguf"
+    shutil.copy(smollm.path, copy)
+    with copy.open("ab") as file:
+        file.write(b"\0")
+    return copy
+
+
+def test_what_is_too_large_for_the_reference_is_held_up_to_its_ids_and_in_its_replies(server, mine, monkeypatch):
+    monkeypatch.setattr("harness.reference.ready.available_memory", lambda: 10_000_000)
+    status, (verdict,), told = check(server, "--model-file", str(mine), *CASES)
+    assert "of what it answers there are none: the reference needs 1 GB of memory, of which 0 GB are free" in told
+    assert statuses(verdict) == {**dict.fromkeys(Stage, "cleared"), "inference": "unobserved"}
+    assert verdict["line"] == "nothing wrong in 4 of 5 stages; could not judge: inference unobserved"
+    assert status == 0
+
+
+def test_a_file_of_one_s_own_needs_no_project(engine, mine):
     status, (verdict,), told = check(engine, "--model", str(mine), "--case", "no-system")
     assert (verdict["model"], verdict["status"], status) == ("Mine", "clean", 0)
     assert "Mine.gguf has no goldens yet: 1 are made now" in told

@@ -28,6 +28,10 @@ Replying = Callable[[Golden, Generation], Golden | None]
 """Returns a golden with the reply to the ids that a stack has generated itself, or None where nothing can make it."""
 
 
+_COMPUTED = (Stage.INFERENCE, Stage.POSTPROCESS)
+_NOT_COMPUTED = "the reference does not compute this model, so no golden says what it answers"
+
+
 def no_replies(golden: Golden, generation: Generation) -> Golden | None:  # noqa: ARG001 - as `Replying` is called
     """Return none."""
     return None
@@ -103,6 +107,8 @@ class Judge:
         results = {}
         for stage in Stage:
             if golden.value(stage) is None:
+                if stage in _COMPUTED and golden.tokens is not None and golden.generation is None:
+                    results[stage] = StageResult(stage=stage, case=golden.case.name, isolated=unobserved(_NOT_COMPUTED))
                 continue
             isolated = self.isolated(stage, golden, trace)
             results[stage] = StageResult(stage=stage, case=golden.case.name, isolated=isolated)
@@ -274,9 +280,11 @@ class Judge:
 
     def _reply(self, golden: Golden, trace: Trace, run: Run, observed: object) -> Comparison:
         if run not in trace.replays:
+            if golden.reply is None:
+                return unobserved(_NOT_COMPUTED)
             return self.compare(Stage.POSTPROCESS, golden, observed)
         replay = trace.replays[run]
-        if isinstance(replay, Unobserved):
+        if isinstance(replay, Unobserved) or golden.reply is None:
             # The stack cannot be given ids to make a reply of, so the reference makes the one that is due.
             due = self._due(golden, trace, run)
             if isinstance(due, OwnError):

@@ -233,10 +233,12 @@ def trace(
 
 def _is_partly_right(verdict: Any) -> bool:
     from harness.checking.adhoc import address_of
+    from harness.checking.compare.outcome import Outcome
     from harness.stage import Stage
 
     right = {stage for stage, said in verdict.stages.items() if said.status == "cleared"} - {Stage.CLIENT}
-    return address_of(verdict.stack) is not None and verdict.status == "unjudged" and bool(right or verdict.rows)
+    rows = any(row.outcome is Outcome.EQUAL for row in verdict.rows)
+    return address_of(verdict.stack) is not None and verdict.status == "unjudged" and (bool(right) or rows)
 
 
 def _say(line: str) -> None:

@@ -70,7 +70,8 @@ class Golden(Value):
         request: The client stage's output; it has always one.
         prompt: The template stage's, or its refusal; None where it is not known, which of a stored golden it always is.
         tokens: The tokenization stage's; None after a refusal.
-        generation: The inference stage's, or the refusal of a prompt longer than a context; None after a refusal.
+        generation: The inference stage's, or the refusal of a prompt longer than a context; None after a refusal, and
+            where the reference does not compute the model.
         reply: The postprocess stage's; None after a refusal.
         streamed: What a stream must add up to, where that is something else.
     """
@@ -382,7 +383,9 @@ def encode(golden: Golden) -> dict[str, bytes]:
     if isinstance(golden.generation, Refusal):
         files["refusal.json"] = _refusal_bytes(Stage.INFERENCE, golden.generation)
         return files
-    assert golden.generation is not None
+    if golden.generation is None:
+        # The reference does not compute this model.
+        return files
     assert golden.generation.distributions is not None
     assert golden.reply is not None
     files["generation.json"] = _json_bytes(golden.generation.model_dump(mode="json"), flat=("ids", "chosen"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from harness.checking.noise import load_noise, measure_noise, save_noise
@@ -12,7 +15,8 @@ from harness.project.golden import GoldenError, Provenance, cases_for, load_gold
 from harness.project.golden_writing import writing
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, load_stack, resolve_model
-from harness.reference.record import Change, Recording
+from harness.reference.model_config import ModelConfig
+from harness.reference.record import Change, Recording, Reference
 from harness.stage import Stage
 from harness.values import Case, ModelRef
 
@@ -50,11 +54,12 @@ def quick_cases(project: Project, model: str) -> tuple[str, ...]:
 def missing_goldens(project: Project, model: ModelRef, cases: Sequence[str]) -> tuple[Case, ...]:
     """Return the cases that have no golden that holds."""
     asked = cases_for(project, model.name, cases)
+    computes = not why_not_computed(model)
     try:
         provenance = load_provenance(project, model)
     except GoldenError:
         return asked
-    return tuple(case for case in asked if not _holds(project, model, case, provenance))
+    return tuple(case for case in asked if not _holds(project, model, case, provenance, computes))
 
 
 def cost(project: Project, model: str, cases: Sequence[str]) -> str:
@@ -67,13 +72,45 @@ def cost(project: Project, model: str, cases: Sequence[str]) -> str:
     lacking = missing_goldens(project, found, cases)
     if not lacking and load_noise(project, model) is not None:
         return ""
-    weights = sum(int(tensor.n_elements) for tensor in read_model_file(found.path).tensors)
-    memory = weights * _BYTES_A_WEIGHT
+    if not lacking and why_not_computed(found):
+        return ""
+    weights = _weights(found)
+    head = f"{found.path.name} has no goldens yet: {len(lacking)} are made now, once,"
+    kept = f"and kept in {project.root}"
+    if why := why_not_computed(found):
+        return f"{head} up to the ids of the prompt, {kept}; of what it answers there are none: {why}"
     seconds = weights * _SECONDS_A_WEIGHT * max(len(lacking), 1)
-    return (
-        f"{found.path.name} has no goldens yet: {len(lacking)} are made now, once, in about {max(seconds, 1):.0f} s "
-        f"and {memory / 1e9:.1f} GB of memory, and kept in {project.root}"
-    )
+    return f"{head} in about {max(seconds, 1):.0f} s and {weights * _BYTES_A_WEIGHT / 1e9:.1f} GB of memory, {kept}"
+
+
+def why_not_computed(model: ModelRef) -> str:
+    """Return why the reference does not compute a model here, in a few words; empty where it does.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+    """
+    needed, free = _weights(model) * _BYTES_A_WEIGHT, available_memory()
+    if free is not None and needed > free:
+        return f"the reference needs {needed / 1e9:.0f} GB of memory, of which {free / 1e9:.0f} GB are free"
+    try:
+        ModelConfig.from_model_file(read_model_file(model.path))
+    except UserError as error:
+        return error.message
+    return ""
+
+
+def available_memory() -> int | None:
+    """Return how many bytes of memory can be had; None where the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _weights(model: ModelRef) -> int:
+    return sum(int(tensor.n_elements) for tensor in read_model_file(model.path).tensors)
 
 
 def make_ready(project: Project, model: str, stack: Stack, cases: Sequence[str], progress: Progress) -> None:
@@ -91,13 +128,14 @@ def make_ready(project: Project, model: str, stack: Stack, cases: Sequence[str],
     """
     found = resolve_model(project, model)
     lacking = missing_goldens(project, found, cases)
+    computes = not why_not_computed(found)
     if lacking:
         recording = Recording(
             project, found, frozenset({Change.NEW, Change.CHANGED}), only=frozenset(c.name for c in lacking)
         )
-        for done, recorded in enumerate(recording.run()):
+        for done, recorded in enumerate(recording.run(partial(Reference, computes=computes))):
             progress(f"golden of {recorded.case}", done, len(lacking))
-    if load_noise(project, model) is None:
+    if computes and load_noise(project, model) is None:
         _measure(project, found, stack, cases, progress)
 
 
@@ -123,9 +161,10 @@ def _measure(project: Project, model: ModelRef, stack: Stack, cases: Sequence[st
         return
 
 
-def _holds(project: Project, model: ModelRef, case: Case, provenance: Provenance) -> bool:
+def _holds(project: Project, model: ModelRef, case: Case, provenance: Provenance, computes: bool) -> bool:
     try:
-        load_golden(project, model, case, provenance)
+        golden = load_golden(project, model, case, provenance)
     except GoldenError:
         return False
-    return True
+    # One that was made where there was not the memory to compute it is made whole where there is.
+    return not (computes and golden.tokens is not None and golden.generation is None)

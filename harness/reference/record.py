@@ -132,11 +132,13 @@ class Reference:
     Args:
         model: The model.
         finite: Refuse weights that are not finite; see `harness.reference.weights.load_weights`.
+        computes: Compute what the model answers. Without, goldens end with the ids of the prompt.
     """
 
-    def __init__(self, model: ModelRef, *, finite: bool = True) -> None:
+    def __init__(self, model: ModelRef, *, finite: bool = True, computes: bool = True) -> None:
         self.model = model
         self._finite = finite
+        self._computes = computes
 
     @cached_property
     def _metadata(self) -> dict[str, Any]:
@@ -197,7 +199,7 @@ class Reference:
             "client": client.VERSION,
             "template": self._template.version(),
             "tokenization": self.tokenizer.version,
-            "inference": f"NumPy float32 oracle over dequantized weights, {packages}",
+            "inference": f"NumPy float32 oracle over dequantized weights, {packages}" if self._computes else "none",
             "postprocess": reply.VERSION,
         }
 
@@ -218,6 +220,8 @@ class Reference:
         if len(tokens.ids) >= self._context:
             message = f"the prompt has {len(tokens.ids)} tokens, the model was trained for {self._context}"
             return Golden(**made, generation=Refusal(error="ContextLength", message=message, context=True))
+        if not self._computes:
+            return Golden(**made)
         generation = self._generation(case, request, tokens)
         return Golden(**made, generation=generation, reply=self._reply(generation, request, prompt, len(tokens.ids)))
 

@@ -167,6 +167,10 @@ def refusal(call, *arguments):
     return str(caught.value)
 
 
+def not_computed():
+    return make_golden().model_copy(update={"generation": None, "reply": None})
+
+
 # There and back
 
 
@@ -176,6 +180,7 @@ def refusal(call, *arguments):
         (make_golden, WHOLE),
         (refused_at_template, {"request.json", "refusal.json"}),
         (refused_at_inference, {"request.json", "prompt.txt", "tokens.json", "refusal.json"}),
+        (not_computed, {"request.json", "prompt.txt", "tokens.json"}),
     ],
 )
 def test_what_is_loaded_is_what_was_written(project, make, files):
