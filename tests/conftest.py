@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,12 @@ def smollm_tools(project: Project, smollm: ModelRef) -> ModelRef:
 @pytest.fixture(scope="session")
 def real_stack(project: Project, engine: str) -> Stack:
     return load_stack(project, engine)
+
+
+@pytest.fixture(scope="session")
+def without_nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that does not know how far an engine's nodes may be off, so that none is held: it takes seconds."""
+    root = tmp_path_factory.mktemp("without-nodes")
+    shutil.copytree(ROOT / "stacks", root / "stacks")
+    shutil.copytree(ROOT / "golden", root / "golden", ignore=shutil.ignore_patterns("nodes.json"))
+    return root

@@ -74,8 +74,9 @@ def test_a_clean_stack_is_status_0_with_a_table_and_a_line(engine):
     assert all(len(line) <= 80 for line in lines)
 
 
-def test_json_is_one_object_and_nothing_else(engine):
-    done = run("check", "llama-cpp-python", "--case", "tools-no-system", "--format", "json")
+def test_json_is_one_object_and_nothing_else(engine, without_nodes):
+    there = ("--project", str(without_nodes))
+    done = run("check", "llama-cpp-python", "--case", "tools-no-system", *there, "--format", "json")
     report = json.loads(done.stdout)
     assert (report["schema"], report["exit_status"], done.returncode) == ("harness.check/1", 0, 0)
     (verdict,) = [Verdict.model_validate(one) for one in report["verdicts"]]
@@ -97,13 +98,12 @@ def test_a_full_disk_behind_standard_output_is_one_line_and_status_2(form):
     assert "cannot be written: No space left on device; make room" in done.stderr
 
 
-def test_unobserved_is_loud_and_strict_makes_it_status_3(engine):
-    done = run(
-        "check", "llama-cpp-python", "--case", "prefilled", "--case", "no-system", "--model", "smollm2-135m-instruct"
-    )
+def test_unobserved_is_loud_and_strict_makes_it_status_3(engine, without_nodes):
+    asked = ("check", "llama-cpp-python", "--project", str(without_nodes), "--model", "smollm2-135m-instruct")
+    done = run(*asked, "--case", "prefilled", "--case", "no-system")
     assert done.returncode == 0
     assert "unobserved: template: llama-cpp-python cannot be asked" in " ".join(done.stdout.split())
-    strict = run("check", "llama-cpp-python", "--case", "prefilled", "--strict", "--model", "smollm2-135m-instruct")
+    strict = run(*asked, "--case", "prefilled", "--strict")
     assert strict.returncode == 3
 
 
@@ -218,10 +218,11 @@ def test_a_missing_package_is_listed_with_the_pip_line(copy):
     assert [(one["ready"], "pip install llm-nowhere" in one["says"]) for one in packaged] == [(False, True)] * 3
 
 
-def test_on_a_terminal_the_progress_line_is_gone_before_the_report(engine):
+def test_on_a_terminal_the_progress_line_is_gone_before_the_report(engine, without_nodes):
     pty = pytest.importorskip("pty", reason="no pseudo-terminals here")
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "harness", "check", "llama-cpp-python", "--case", "tools-no-system"]
+    asked = ("check", "llama-cpp-python", "--project", str(without_nodes), "--case", "tools-no-system")
+    command = [sys.executable, "-m", "harness", *asked]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     process = subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)

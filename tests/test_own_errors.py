@@ -170,6 +170,7 @@ def test_a_report_that_raises_is_an_error_of_ours_too(capsys, monkeypatch, tmp_p
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr("harness.report.console.render_verdict", render)
+    exec(WITHOUT_NODES, {"setattr": monkeypatch.setattr})
     assert ended("check", "llama-cpp-python", *ONE_CASE) == 4
     assert "KeyError: 'planted'" in line_and_report(capsys.readouterr().err)[0]
 

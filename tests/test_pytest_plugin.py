@@ -13,6 +13,12 @@ from tests.conftest import ROOT
 ONE_MODEL = ("--stack", "llama-cpp-python", "--stack-model", "smollm2-135m-instruct", "--stack-project", str(ROOT))
 
 
+@pytest.fixture
+def quick(without_nodes) -> tuple[str, ...]:
+    """The same stack where nobody holds its nodes."""
+    return *ONE_MODEL[:-1], str(without_nodes)
+
+
 @pytest.fixture(autouse=True)
 def _a_plain_run(pytester, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
@@ -27,8 +33,8 @@ def test_one_item_a_case_and_stage(pytester, engine):
     assert names == [f"no-system-{stage}" for stage in stages] + ["null-content-client", "null-content-template"]
 
 
-def test_they_pass_and_reach_junit(pytester, engine):
-    seen = pytester.runpytest_subprocess(*ONE_MODEL, "-k", "no-system", "--junit-xml", "report.xml")
+def test_they_pass_and_reach_junit(pytester, engine, quick):
+    seen = pytester.runpytest_subprocess(*quick, "-k", "no-system", "--junit-xml", "report.xml")
     seen.assert_outcomes(passed=5)
     cases = list(ET.parse(pytester.path / "report.xml").iter("testcase"))
     assert next((case.get("classname"), case.get("name")) for case in cases) == (
@@ -39,8 +45,8 @@ def test_they_pass_and_reach_junit(pytester, engine):
     assert outcomes == {"equal", "equivalent"}
 
 
-def test_unobserved_is_skipped_with_its_reason_never_passed(pytester, engine):
-    seen = pytester.runpytest_subprocess(*ONE_MODEL, "-k", "prefilled and template", "-rs")
+def test_unobserved_is_skipped_with_its_reason_never_passed(pytester, engine, quick):
+    seen = pytester.runpytest_subprocess(*quick, "-k", "prefilled and template", "-rs")
     seen.assert_outcomes(skipped=1)
     seen.stdout.fnmatch_lines(["*unobserved: llama-cpp-python cannot be asked to continue the last message*"])
 

@@ -176,34 +176,34 @@ def convicted(project, stack, model, options, cases=CASES, component="llama-serv
     ("parameters", "stage", "kind", "cases", "says"),
     [
         ({"chat_template": CHATML}, Stage.TEMPLATE, "integration", CASES, "what stands around the messages: "),
-        ({"rope_freq_base": 500.0}, Stage.INFERENCE, "engine", CASES, "same ids in, other numbers out: KL "),
-        ({"rope_freq_scale": 0.25}, Stage.INFERENCE, "engine", CASES, "same ids in, other numbers out: KL "),
+        ({"rope_freq_base": 500.0}, Stage.INFERENCE, "engine", CASES[2:], "same ids in, other numbers out: KL "),
+        ({"rope_freq_scale": 0.25}, Stage.INFERENCE, "engine", CASES[2:], "same ids in, other numbers out: KL "),
         (
             {"sampling.penalty_repeat": 3.0},
             Stage.INFERENCE,
             "integration",
-            ("stop-first-of-two", "system-and-user"),
+            CASES[1:],
             "nobody asked for repeat_penalty 3.0, which is in force and turns the choice at generated position ",
         ),
         (
             {"sampling.ignore_eos": True},
             Stage.INFERENCE,
             "integration",
-            ("system-and-user",),
+            CASES[2:],
             "nobody asked for logit_bias ",
         ),
         (
             {"special": True},
             Stage.POSTPROCESS,
             "integration",
-            ("empty-answer", "system-and-user"),
+            CASES[::2],
             'the content: something is added at its end: content: "<|im_end|>" is too much',
         ),
     ],
     ids=["template", "rope base", "rope scale", "penalty", "end token ignored", "control tokens shown"],
 )
 def test_a_defect_of_the_server_is_convicted_at_its_stage(project, stack, smollm, parameters, stage, kind, cases, says):
-    verdict = convicted(project, stack, smollm, {"parameters": parameters})
+    verdict = convicted(project, stack, smollm, {"parameters": parameters}, cases)
     (finding,) = verdict.findings
     assert (finding.stage, finding.kind, finding.evidence) == (stage, kind, "isolated")
     assert set(finding.cases) <= set(cases)

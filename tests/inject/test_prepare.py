@@ -78,7 +78,8 @@ def test_the_command_draws_runs_resumes_and_reports(engine, tmp_path):
 
 def test_two_arms_over_the_same_faults_are_compared_one_by_one(engine, tmp_path):
     call = ["inject", "llama-cpp-python", "--threads", "1", "--format", "json"]
-    drawn = [*call, "--out", str(tmp_path / "one"), "--count", "8", "--kind", "activation-scale", "--phase", "first"]
+    asked = ["--count", "4", "--steps", "2", "--kind", "activation-scale", "--phase", "first"]
+    drawn = [*call, "--out", str(tmp_path / "one"), *asked]
     assert CliRunner().invoke(app, drawn).exit_code == 0
     other = [*call, "--out", str(tmp_path / "two"), "--faults-of", str(tmp_path / "one")]
     found = CliRunner().invoke(app, [*other, "--setting", "flash_attn_type=1"])
@@ -86,7 +87,7 @@ def test_two_arms_over_the_same_faults_are_compared_one_by_one(engine, tmp_path)
     assert load(tmp_path / "two").faults == load(tmp_path / "one").faults
     assert load(tmp_path / "two").setup.context == {"flash_attn_type": 1}
     pairs = json.loads(found.stdout)["paired"]
-    assert pairs["compared"] + pairs["void"] == 8
+    assert pairs["compared"] + pairs["void"] == 4
     assert pairs["unpaired"] == 0
     wrong = CliRunner().invoke(app, [*call, "--out", str(tmp_path / "three"), "--setting", "flash"])
     assert wrong.exit_code == 2
