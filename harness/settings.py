@@ -86,3 +86,13 @@ class Loaded(Value):
     least_by: str = ""
     any_model: bool = False
     own_cache: str = ""
+
+
+def read_scalar(text: str) -> Scalar:
+    """Return a text as the number that it is, or as it stands."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -19,6 +19,7 @@ from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobs
 README: Final = "llama.cpp, tools/server/README.md"
 LEAST_CONTEXT: Final = 4096
 """What `--fit-ctx` leaves at least where nobody asks for a context, and what older versions take."""
+LEAST_CONTEXT_BY: Final = f"{README}: --fit-ctx"
 OWN_CACHE: Final = "--kv-unified"
 _PROPS, _SLOTS, _MODELS = "/props", "/slots", "/v1/models"
 _PARAMETERS = ("default_generation_settings", "params")
@@ -101,6 +102,17 @@ FLAGS: Final[Mapping[str, Flag]] = {
 _FROM_COMMAND_LINE = (names.ROPE_BASE, names.ROPE_SCALE, names.CACHE_K, names.CACHE_V, names.FLASH, names.LAYERS)
 
 
+OWN_TEMPLATE: Final = (
+    "start llama-server with --jinja and without --chat-template, so that it takes the file's template"
+)
+"""What to do where another template is in force than the file's."""
+
+
+def how(name: str) -> str:
+    """Return how a setting is set, by its name, with `{}` for the value."""
+    return f"start llama-server with {FLAGS[name].arguments[0]} {{}}"
+
+
 class Endpoints:
     """The answers of a server that runs; each endpoint is asked once.
 
@@ -123,12 +135,12 @@ class Endpoints:
         """Return what the endpoints show, and what they do not."""
         return (
             self._slot(),
-            self._setting(names.SLOTS, Stage.INFERENCE, int, _PROPS, "total_slots", remedy="-np {}"),
+            self._setting(names.SLOTS, Stage.INFERENCE, int, _PROPS, "total_slots", remedy=how(names.SLOTS)),
             self._of_model(names.TRAINED, Stage.INFERENCE, "n_ctx_train"),
             self._of_model(names.VOCABULARY, Stage.TOKENIZATION, "n_vocab"),
             self._of_model(names.WEIGHTS, Stage.INFERENCE, "n_params"),
             self._of_model(names.SIZE, Stage.INFERENCE, "size"),
-            self._setting(names.TEMPLATE, Stage.TEMPLATE, str, _PROPS, "chat_template"),
+            self._setting(names.TEMPLATE, Stage.TEMPLATE, str, _PROPS, "chat_template", remedy=OWN_TEMPLATE),
             self._setting(names.BOS, Stage.TOKENIZATION, str, _PROPS, "bos_token"),
             self._setting(names.EOS, Stage.TOKENIZATION, str, _PROPS, "eos_token"),
             self._jinja(),
@@ -145,7 +157,9 @@ class Endpoints:
         sizes = [one.get("n_ctx") for one in slots if isinstance(one, dict)] if isinstance(slots, list) else []
         counts = [one for one in sizes if isinstance(one, int) and _is(one, int)]
         found = min(counts) if counts else shown.found
-        return shown.model_copy(update={"found": found, "hidden": "" if counts else shown.hidden, "remedy": "-c {}"})
+        return shown.model_copy(
+            update={"found": found, "hidden": "" if counts else shown.hidden, "remedy": how(names.CONTEXT)}
+        )
 
     def _of_model(self, name: str, stage: Stage, key: str) -> Setting:
         return self._setting(name, stage, int, _MODELS, "data", 0, "meta", key)
@@ -153,7 +167,12 @@ class Endpoints:
     def _jinja(self) -> Setting:
         """Return whether the template is run: where it is not, tools are refused with a word about that."""
         told = Setting(
-            name=names.JINJA, stage=Stage.TEMPLATE, default=True, default_by=README, usual=(1, 1), remedy="--jinja"
+            name=names.JINJA,
+            stage=Stage.TEMPLATE,
+            default=True,
+            default_by=README,
+            usual=(1, 1),
+            remedy="start llama-server with --jinja",
         )
         try:
             self._post("/apply-template", _WITH_TOOL)
@@ -172,7 +191,7 @@ class Endpoints:
             stage=Stage.POSTPROCESS,
             default="deepseek",
             default_by=README,
-            remedy="--reasoning-format {}",
+            remedy=how(names.REASONING),
         )
         try:
             answer = self._post("/completion", _SHORTEST)
@@ -206,7 +225,7 @@ class Endpoints:
             default=one.default,
             default_by=README,
             usual=one.usual,
-            remedy=f"{one.flag.arguments[0]} {{}}",
+            remedy=how(f"{SAMPLING}{name}"),
         )
 
     def _setting(self, name: str, stage: Stage, kind: type, path: str, *keys: str | int, remedy: str = "") -> Setting:
@@ -251,5 +270,5 @@ def _not_shown(name: str) -> Setting:
         name=name,
         stage=Stage.INFERENCE,
         hidden="no endpoint of llama-server shows it",
-        remedy=f"{FLAGS[name].arguments[0]} {{}}",
+        remedy=how(name),
     )

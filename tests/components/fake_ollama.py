@@ -100,6 +100,7 @@ class Ollama:
         self.engine = engine
         metadata = engine.file.metadata
         self.renders = True
+        self.running: Any = []
         self.show: dict[str, Any] = {
             "template": "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}",
             "parameters": 'stop                           "<|im_end|>"',
@@ -115,6 +116,7 @@ class Ollama:
         routes: dict[str, Callable[[Any], Any]] = {
             "/api/version": lambda _: {"version": "0.99.0"},
             "/api/show": lambda _: self.show,
+            "/api/ps": lambda _: {"models": self.running},
             "/api/generate": self._generate,
             "/v1/models": lambda _: {"object": "list", "data": [{"id": "main", "object": "model"}]},
             "/v1/chat/completions": self._chat,

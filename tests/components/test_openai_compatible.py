@@ -13,9 +13,13 @@ import pytest
 pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[servers]'")
 pytest.importorskip("tokenizers", reason="the made server tokenizes with the reference: pip install -e '.[reference]'")
 
+from harness.checking.compare.outcome import Outcome
+from harness.checking.load import declared_by, rows_of
+from harness.checking.load.verdict import with_load
+from harness.checking.rows import Row
 from harness.components.openai_compatible import OpenAiCompatible, _model, _probed
 from harness.components.openai_compatible._model import Vocabulary
-from harness.components.openai_compatible._read import rows_of
+from harness.components.openai_compatible._read import rows_of as positions_of
 from harness.errors import UserError
 from harness.models.gguf import read_model_file
 from harness.probes import replay
@@ -25,6 +29,7 @@ from harness.stage import StageFailedError, StageRefusedError, StageUnobservedEr
 from harness.values import Case, CaseOptions, Generation, ModelRef, Prompt, Request, Tokens, Unobserved
 from harness.wire.chat import request_of
 from tests.components.fake_ollama import CONTEXT, Engine, Ollama, ollama
+from tests.made import verdict
 from tests.wire import servers
 from tests.wire.servers import Fake, completion, healthy, serving
 
@@ -202,26 +207,85 @@ def changed(answers: Ollama, name: str, value: object) -> None:
     answers.show = {**answers.show, "model_info": {**answers.show["model_info"], name: value}}
 
 
+def loaded_rows(part: OpenAiCompatible, model: ModelRef) -> dict[str, Row]:
+    file = declared_by(model.path)
+    return {row.name: row for row in rows_of(part.loaded(), model, file, None)}
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "what"),
+    ("name", "value", "told"),
     [
-        ("general.architecture", "qwen2", "architecture (qwen2, not llama)"),
-        ("tokenizer.ggml.tokens", ["a", "b"], "vocabulary (2, not 49152)"),
-        ("general.parameter_count", 7, "number of weights (7, not 134515008)"),
+        ("general.architecture", "qwen2", "architecture is qwen2, not llama"),
+        ("tokenizer.ggml.tokens", ["a", "b"], "vocabulary size is 2, not 49,152"),
+        ("general.parameter_count", 7, "number of weights is 7, not 134,515,008"),
     ],
 )
-def test_another_model_is_the_users_matter(part, server, name, value, what):
+def test_another_model_is_found_out(part, server, smollm, name, value, told):
     changed(server[1], name, value)
-    with pytest.raises(UserError, match="is not the one of the goldens") as wrong:
-        part.url()
-    assert what in str(wrong.value)
-    assert "make it from the very file" in str(wrong.value)
+    wrong = [row for row in loaded_rows(part, smollm).values() if row.outcome.bad]
+    assert [row.why for row in wrong] == [f"another model is loaded than {smollm.name}: {told}"]
+    assert "ollama create" in wrong[0].remedy
 
 
-def test_another_template_is_the_users_matter_where_it_can_be_compared(part, server):
+def test_another_template_is_found_out_where_it_can_be_compared(part, server, smollm):
+    assert loaded_rows(part, smollm)["template"].why.startswith("it is a Go template")
     server[1].show |= {"template": "{% for m in messages %}{{ m.content }}{% endfor %}"}
-    with pytest.raises(UserError, match="another template"):
-        part.render(REQUEST, CaseOptions())
+    row = loaded_rows(part, smollm)["template"]
+    assert row.why == "another template is in force than the file's own: it differs from character 8 on"
+
+
+def test_what_a_modelfile_sets_is_what_it_declares(part, server, smollm):
+    server[1].show |= {
+        "parameters": 'num_ctx                        2048\nstop   "<|im_end|>"\ntemperature   1.7\nnum_predict',
+        "system": "Be brief.",
+    }
+    server[1].running = [{"name": "main", "context_length": 2048}]
+    found = loaded_rows(part, smollm)
+    assert not [row for row in found.values() if row.outcome.bad]
+    said = {name: (found[name].found, found[name].source) for name in ("context of a slot", "default temperature")}
+    assert said == {
+        "context of a slot": ("2,048", "PARAMETER num_ctx of the Modelfile"),
+        "default temperature": ("1.7", "PARAMETER temperature of the Modelfile"),
+    }
+    assert found["default top_p"].why == "the Modelfile does not set it, and what is in force then is not shown"
+    assert with_load(verdict(), tuple(found.values())).notes[-1] == (
+        "in force though nobody asks: system message Be brief. (SYSTEM of the Modelfile)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "running", "why"),
+    [
+        ("num_ctx 4096", 2048, "a slot has a context of 2,048, not 4,096 as PARAMETER num_ctx of the Modelfile says"),
+        (
+            "num_ctx 20000",
+            8192,
+            "a slot has a context of 8,192, not 20,000: it is capped at what the model was trained with",
+        ),
+        (
+            "",
+            512,
+            "a slot has a context of 512, of the 8,192 that the model was trained with, and nothing declares that",
+        ),
+    ],
+)
+def test_ollamas_context_is_told_by_what_runs(part, server, smollm, parameters, running, why):
+    server[1].show |= {"parameters": parameters}
+    server[1].running = [{"name": "another", "context_length": 1}, {"model": "main", "context_length": running}]
+    row = loaded_rows(part, smollm)["context of a slot"]
+    assert row.why == why
+    assert row.remedy.startswith("set PARAMETER num_ctx ")
+
+
+@pytest.mark.parametrize(
+    "running", [None, [], 5, [5], [{"name": "main"}], [{"name": "main", "context_length": "4096"}]]
+)
+@pytest.mark.parametrize("show", [{}, {"parameters": 5, "system": 5, "model_info": [], "template": None}])
+def test_what_ollama_does_not_tell_is_unobserved(part, server, smollm, running, show):
+    server[1].show = {**server[1].show, **show}
+    server[1].running = running
+    row = loaded_rows(part, smollm)["context of a slot"]
+    assert (row.outcome, row.why) == (Outcome.UNOBSERVED, "/api/ps does not show the model as loaded")
 
 
 def test_a_model_that_is_not_there_is_the_users_matter(smollm, server):
@@ -263,15 +327,64 @@ def test_lm_studio_shows_little_and_that_is_said(smollm):
         assert seen.generation.reason == "it generated 2 ids and shows 0 of them"
 
 
-def test_lm_studio_with_another_model_is_the_users_matter(smollm):
-    for loaded, says in (
-        ({**LOADED, "arch": "qwen2"}, "its architecture is qwen2, not llama"),
-        ({**LOADED, "id": "mein"}, r"no model of LM Studio at .* named 'main'; did you mean 'mein'"),
+def test_lm_studio_without_the_model_is_the_users_matter(smollm):
+    says = r"no model of LM Studio at .* named 'main'; did you mean 'mein'"
+    other = lm_studio([{**LOADED, "id": "mein"}])
+    with serving(other) as fake, opened(smollm, fake.url, profile="lm-studio") as part:
+        with pytest.raises(UserError, match=says) as wrong:
+            part.url()
+        assert wrong.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        ({"max_context_length": 8192, "loaded_context_length": 4096}, []),
+        ({"arch": "qwen2"}, ["another model is loaded than smollm2-135m-instruct: architecture is qwen2, not llama"]),
+        ({"arch": "Llama", "compatibility_type": "mlx"}, []),
+        (
+            {"max_context_length": 4096},
+            ["another model is loaded than smollm2-135m-instruct: training context is 4,096, not 8,192"],
+        ),
+        (
+            {"loaded_context_length": 512},
+            ["a slot has a context of 512, of the 8,192 that the model was trained with, and nothing declares that"],
+        ),
+        ({"loaded_context_length": "512", "max_context_length": None, "arch": 5}, []),
+    ],
+)
+def test_what_lm_studio_has_loaded(smollm, entry, wrong):
+    with (
+        serving(lm_studio([{**LOADED, **entry}])) as fake,
+        opened(smollm, fake.url, profile="lm-studio") as part,
     ):
-        with serving(lm_studio([loaded])) as fake, opened(smollm, fake.url, profile="lm-studio") as made:
-            with pytest.raises(UserError, match=says) as wrong:
-                made.url()
-            assert wrong.value.remedy
+        found = loaded_rows(part, smollm)
+    assert [row.why for row in found.values() if row.outcome.bad] == wrong
+    assert found["template"].outcome is Outcome.UNOBSERVED
+
+
+@pytest.mark.parametrize(
+    ("listed", "found", "outcome"),
+    [
+        ([{"id": "main", "max_model_len": 8192}], "8,192", Outcome.EQUAL),
+        ([{"id": "main", "max_model_len": 512}], "512", Outcome.DIVERGED),
+        ([{"id": "other", "max_model_len": 512}], "", Outcome.UNOBSERVED),
+        ([{"id": "main", "max_model_len": "512"}, 5], "", Outcome.UNOBSERVED),
+        (None, "", Outcome.UNOBSERVED),
+    ],
+)
+def test_what_any_other_server_tells(smollm, listed, found, outcome):
+    def answer(handler, asked):
+        if asked.path == "/v1/models":
+            handler.json({"data": listed})
+        elif asked.method == "GET":
+            handler.json({"detail": "Not Found"}, 404)
+        else:
+            healthy(handler, asked)
+
+    with serving(answer) as fake, opened(smollm, fake.url) as part:
+        row = loaded_rows(part, smollm)["context of a slot"]
+    assert (row.found, row.outcome) == (found, outcome)
 
 
 def test_a_server_that_does_not_answer_is_asked_once(smollm):
@@ -322,18 +435,18 @@ def test_bytes_and_ids_of_a_byte_level_vocabulary():
     ],
 )
 def test_log_probabilities_in_every_form(shown):
-    (row,) = rows_of(shown, Vocabulary(TINY))
+    (row,) = positions_of(shown, Vocabulary(TINY))
     assert (row.chosen, dict(row.top)) == (1, {1: -0.5, 2: -1.0})
 
 
 @pytest.mark.parametrize("shown", [{"content": [5]}, {"content": 5}, {"tokens": ["a"]}, "text", {"content": [{}]}])
 def test_log_probabilities_of_no_known_form_are_broken(shown):
     with pytest.raises(StageFailedError, match="no known form"):
-        rows_of(shown, Vocabulary(TINY))
+        positions_of(shown, Vocabulary(TINY))
 
 
 def test_a_token_that_ends_inside_a_character_is_not_taken_for_another():
-    (row,) = rows_of({"content": [{"token": "\ufffd", "logprob": -0.1, "top_logprobs": []}]}, Vocabulary(TINY))
+    (row,) = positions_of({"content": [{"token": "\ufffd", "logprob": -0.1, "top_logprobs": []}]}, Vocabulary(TINY))
     assert (row.chosen, dict(row.top)) == (None, {})
 
 

@@ -83,7 +83,13 @@ class Rules:
     def _as_asked(self, setting: Setting) -> Row:
         if setting.asked is None:
             return self._unseen(setting, f"it is {_shown(setting.found)}, and nothing declares what it should be")
-        return self._held(setting, setting.asked, setting.asked_by)
+        row = self._held(setting, setting.asked, setting.asked_by)
+        served, key = self._served.of(setting.name) if self._served is not None else (None, "")
+        if row.outcome.bad and served is not None and setting.found is not None and _same(served, setting.found):
+            why = f"{row.why}: {key} of the file that is served goes before it"
+            remedy = f"load a file without {key}, or ask for it in every request"
+            return row.model_copy(update={"why": why, "remedy": remedy})
+        return row
 
     def _by_default(self, setting: Setting) -> Row:
         """Nobody is known to have asked: whoever started it may have, so only what is beyond the usual is wrong."""
@@ -138,7 +144,7 @@ class Rules:
             return self._held(setting, value, f"{key} of the file")
         told = f"{setting.name} is {_shown(setting.found)}, not {_shown(value)}"
         why = f"another model is loaded than {self._model.name}: {told}"
-        remedy = f"start {self._loaded.by} with the very file: {self._model.path.name}"
+        remedy = setting.remedy or f"start {self._loaded.by} with the very file: {self._model.path.name}"
         row = self._diverged(setting, _shown(value), _shown(setting.found), f"{key} of the file", why, kind="artifact")
         return row.model_copy(update={"remedy": remedy})
 
@@ -241,7 +247,7 @@ class Rules:
 
     def _or_one_slot(self, remedy: str) -> str:
         slots = self._by_name.get(names.SLOTS)
-        others = [self._loaded.own_cache, slots.remedy.format(1) if slots is not None else ""]
+        others = [self._loaded.own_cache, slots.remedy.replace("{}", "1") if slots is not None else ""]
         return ", or ".join(filter(None, (remedy, *others)))
 
     # Rows
@@ -264,7 +270,7 @@ class Rules:
         value: Scalar | None = None,
         kind: Kind = "integration",
     ) -> Row:
-        remedy = setting.remedy if value is None else setting.remedy.format(_plainly(value))
+        remedy = setting.remedy if value is None else setting.remedy.replace("{}", _plainly(value))
         row = self._row(setting, expected, found, source, Outcome.DIVERGED)
         return row.model_copy(update={"why": why, "remedy": remedy, "kind": kind})
 

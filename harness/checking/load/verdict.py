@@ -83,7 +83,13 @@ def _joined(finding: Finding, explained: Sequence[Finding]) -> Finding:
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
-    own = [row for row in rows if row.outcome is Outcome.EQUAL and row.source.startswith("general.sampling.")]
-    if own:
-        said = ", ".join(f"{row.name.removeprefix(SAMPLING)} {row.found} ({row.source})" for row in own)
-        yield f"{IN_FORCE}: {said}"
+    """Yield what a file or a Modelfile adds to every request that does not ask for something else."""
+    said = [
+        f"{row.name.removeprefix(SAMPLING)} {row.found} ({row.source})"
+        for row in rows
+        if row.outcome is Outcome.EQUAL
+        and row.found
+        and (row.source.startswith("general.sampling.") or row.name == names.SYSTEM)
+    ]
+    if said:
+        yield f"{IN_FORCE}: {', '.join(said)}"

@@ -6,11 +6,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness import settings as names
-from harness.components.llama_endpoints import FLAGS, LEAST_CONTEXT, OWN_CACHE, README, Endpoints, Flag
+from harness.components.llama_endpoints import (
+    FLAGS,
+    LEAST_CONTEXT,
+    LEAST_CONTEXT_BY,
+    OWN_CACHE,
+    OWN_TEMPLATE,
+    README,
+    Endpoints,
+    Flag,
+    how,
+)
 from harness.components.llama_server._log import MOST, read_log
 from harness.components.llama_server._options import Options
 from harness.components.llama_server._running import Running
-from harness.settings import Loaded, Scalar, Setting
+from harness.settings import Loaded, Scalar, Setting, read_scalar
 from harness.stage import Stage
 
 _WHERE: Final = "options.llama-server"
@@ -49,7 +59,7 @@ def loaded_of(running: Running, options: Options, template_of_its_own: bool) -> 
         by="llama-server",
         settings=settings,
         least_context=LEAST_CONTEXT,
-        least_by=f"{README}: --fit-ctx",
+        least_by=LEAST_CONTEXT_BY,
         any_model=options.any_model,
         own_cache="parameters kv_unified = true" if _is_package(options) else OWN_CACHE,
     )
@@ -94,13 +104,12 @@ def _remedy(name: str, flag: Flag, options: Options, template_of_its_own: bool) 
             return f"leave {flag.parameter} out of the parameters in {_WHERE}"
         if template_of_its_own:
             return "start llama-server with --jinja and --chat-template-file, and the model's template"
-        return "start llama-server with --jinja and without --chat-template, so that it takes the file's template"
+        return OWN_TEMPLATE
     if _is_package(options):
         return f"set n_ctx = {{}} in {_WHERE}" if name == names.CONTEXT else f"parameters {flag.parameter} = {{}}"
     if name == names.JINJA:
         return "start llama-server with --jinja"
-    start = "start llama-server with " if options.url is not None else f"in the arguments of {_WHERE}: "
-    return f"{start}{flag.arguments[0]} {{}}"
+    return how(name) if options.url is not None else f"in the arguments of {_WHERE}: {flag.arguments[0]} {{}}"
 
 
 def _asked(options: Options) -> Iterator[tuple[str, tuple[Scalar, str]]]:
@@ -138,7 +147,7 @@ def _of_arguments(options: Options, flag: Flag) -> Iterator[tuple[str, Any]]:
 def _read(name: str, value: Any) -> Scalar | None:
     """Return a value as the server tells it; None where it asks for what is so anyway, or cannot be read."""
     if isinstance(value, str) and name not in (names.TEMPLATE,):
-        value = _number(value)
+        value = read_scalar(value)
     if name in (names.CACHE_K, names.CACHE_V):
         return _type_name(value)
     if name == names.FLASH:
@@ -147,18 +156,9 @@ def _read(name: str, value: Any) -> Scalar | None:
         return _REASONING.get(value, value if isinstance(value, str) else None)
     if name == names.ROPE_SCALING:
         return _SCALING.get(value, value if isinstance(value, str) else None)
-    if name in _OF_ITSELF and (not isinstance(value, int | float) or value <= 0):
+    if name in _OF_ITSELF and (not isinstance(value, int | float) or isinstance(value, bool) or value <= 0):
         return None
     return value if isinstance(value, str | bool | int | float) else None
-
-
-def _number(text: str) -> Scalar:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _type_name(value: Any) -> str | None:

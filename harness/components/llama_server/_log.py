@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from harness import settings as names
-from harness.settings import Scalar
+from harness.settings import Scalar, read_scalar
 
 MOST: Final = 4 << 20
 """Bytes of the log's beginning that are read: a load of 30 layers writes half a megabyte."""
@@ -37,7 +37,7 @@ def read_log(text: str) -> dict[str, Scalar]:
     for source, said in _LINE.findall(text):
         pair = _PAIR.match(said)
         if pair and (source, pair[1]) in _NAMES:
-            found[_NAMES[source, pair[1]]] = _value(pair[2])
+            found[_NAMES[source, pair[1]]] = read_scalar(pair[2])
         elif source == "llama_kv_cache" and (cache := _CACHE.search(said)):
             found[names.CACHE_K], found[names.CACHE_V] = cache[1], cache[2]
         elif source == "load_tensors" and (layer := _LAYER.match(said)):
@@ -45,12 +45,3 @@ def read_log(text: str) -> dict[str, Scalar]:
     if layers:
         found[names.LAYERS] = sum(layers.values())
     return found
-
-
-def _value(text: str) -> Scalar:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -17,11 +17,13 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from harness.components.openai_compatible import _lm_studio, _ollama
+from harness.components.openai_compatible._loaded import loaded_of
 from harness.components.openai_compatible._model import KnownModel
 from harness.components.openai_compatible._options import Options
 from harness.components.openai_compatible._probed import Prints, Replay, prompt_of
 from harness.components.openai_compatible._read import Row, choice_of, count_of, distributions_of, finish_of
 from harness.components.openai_compatible._server import Capabilities, Server
+from harness.settings import Loaded
 from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
@@ -95,9 +97,13 @@ class OpenAiCompatible:
             **self._told,
         }
 
+    def loaded(self) -> Loaded:
+        """Return with which settings the model is loaded, as far as the server tells."""
+        return loaded_of(self._server, self._options)
+
     @cached_property
     def _told(self) -> Mapping[str, str]:
-        """What identifies the model; a model that is not the goldens' is a user's error."""
+        """What identifies the model; a model that the server has not is a user's error."""
         if self._options.any_model:
             return {}
         if self._options.profile == "ollama":

@@ -79,23 +79,6 @@ class KnownModel:
         """Its vocabulary."""
         return Vocabulary({} if self._model is None else self._file.metadata)
 
-    @property
-    def architecture(self) -> str:
-        """Its architecture."""
-        return self._file.architecture
-
-    @property
-    def parameters(self) -> int:
-        """The number of its weights."""
-        return sum(int(tensor.n_elements) for tensor in self._file.tensors)
-
-    @property
-    def chat_template(self) -> str | None:
-        """The template that the goldens were made with."""
-        assert self._model is not None
-        own = self._file.metadata.get("tokenizer.chat_template")
-        return self._model.chat_template or (None if own is None else str(own))
-
     @cached_property
     def _file(self) -> ModelFile:
         assert self._model is not None
