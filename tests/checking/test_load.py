@@ -364,3 +364,44 @@ def test_without_a_named_file_the_one_that_is_served_declares():
         row(template("llama2"), golden=None).why
         == "serve renders with its built-in template 'llama2', not with its file's own"
     )
+
+
+def test_layers_that_were_asked_for_are_on_a_gpu_or_the_machine_is_told():
+    def layers(found, asked):
+        return row(setting(names.LAYERS, found, asked=asked, asked_by="-ngl"))
+
+    assert layers(31, 99).outcome is Outcome.EQUAL
+    assert layers(0, None).outcome is layers(0, 0).outcome is Outcome.UNOBSERVED
+    none = layers(0, 99)
+    assert (none.outcome, none.kind) == (Outcome.DIVERGED, "environment")
+    assert none.why == "no layer is on a GPU, though -ngl asks for 99: the build or the machine has none"
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "outcome"),
+    [
+        (None, 0, Outcome.EQUAL),
+        (1024, 1024, Outcome.EQUAL),
+        (1024, 512, Outcome.DIVERGED),
+        (1024, 0, Outcome.UNOBSERVED),  # the architecture has none, whatever its file says
+        (None, 512, Outcome.UNOBSERVED),
+    ],
+)
+def test_a_sliding_window(declared, found, outcome):
+    own = file() if declared is None else file(llama__attention__sliding_window=declared)
+    assert row(setting(names.WINDOW, found), golden=own).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("found", "text", "asked", "outcome"),
+    [
+        ("deepseek", "<think>", None, Outcome.EQUAL),
+        ("none", "<think>", None, Outcome.DIVERGED),
+        ("none", "<think>", "none", Outcome.EQUAL),
+        ("none", "no block", None, Outcome.UNOBSERVED),
+    ],
+)
+def test_reasoning_is_kept_apart_where_the_template_has_it(found, text, asked, outcome):
+    by = {} if asked is None else {"asked": asked, "asked_by": "the stack"}
+    form = setting(names.REASONING, found, Stage.POSTPROCESS, default="deepseek", default_by="its manual", **by)
+    assert row(form, template(text)).outcome is outcome

@@ -11,10 +11,13 @@ from gguf import GGUFWriter
 from pydantic import ValidationError
 
 from harness.checking.compare.outcome import Outcome
+from harness.checking.load import declared_by, rows_of
 from harness.checking.opened import open_session
+from harness.checking.rows import Row
 from harness.checking.trace import Run
 from harness.components.llama_cpp_python import LlamaCppPython
 from harness.components.llama_cpp_python._child import LlamaChild, Options
+from harness.defects.model_copy import ModelCopy
 from harness.project.stack import load_stack
 from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Case, CaseOptions, Generation, ModelRef, Prompt, Refusal, Reply, Request, Tokens
@@ -282,3 +285,42 @@ def test_a_larger_model_file_is_waited_for_longer(tmp_path):
         opened.truncate(4 << 30)
     model = ModelRef(name="large", path=file, sha256="")
     assert LlamaChild("_child:Tapped", model, Options(seconds=120))._child.worker._limit.seconds == 1920.0
+
+
+def loaded_rows(part: LlamaCppPython, model: ModelRef) -> dict[str, Row]:
+    return {row.name: row for row in rows_of(part.loaded(), model, declared_by(model.path), declared_by(model.path))}
+
+
+def test_what_is_in_force_is_as_declared(part, smollm, smollm_tools, engine):
+    rows = loaded_rows(part, smollm)
+    assert [row.name for row in rows.values() if row.outcome is not Outcome.EQUAL] == ["layers on a GPU"]
+    assert (rows["context of a slot"].found, rows["RoPE base"].found) == ("512", "100000")
+    with LlamaCppPython(smollm_tools, {"vocab_only": True}) as given:
+        template = loaded_rows(given, smollm_tools)["template"]
+    assert (template.outcome, template.source) == (
+        Outcome.EQUAL,
+        "the template of the model smollm2-135m-instruct-tools",
+    )
+
+
+def test_what_was_asked_for_is_in_force(smollm, engine):
+    asked = {"n_ctx": 256, "type_k": "q8_0", "flash_attn": True, "rope_freq_base": 500000.0, "n_gpu_layers": 9}
+    with LlamaCppPython(smollm, asked) as changed:
+        rows = loaded_rows(changed, smollm)
+    names = ("cache type of keys", "flash attention", "RoPE base", "context of a slot")
+    assert [(rows[name].found, rows[name].outcome) for name in names] == [
+        (found, Outcome.EQUAL) for found in ("q8_0", "on", "500000", "256")
+    ]
+    assert rows["cache type of keys"].source == "type_k in the options"
+    # This build is one for the processor.
+    assert rows["layers on a GPU"].kind == "environment"
+
+
+def test_a_file_without_a_template_is_rendered_with_the_bindings_own(smollm, engine, tmp_path):
+    bare = ModelCopy(smollm.path)
+    bare.remove("tokenizer.chat_template")
+    model = smollm.model_copy(update={"path": bare.save(tmp_path / "bare.gguf")})
+    with LlamaCppPython(model, {"vocab_only": True}) as part:
+        row = loaded_rows(part, model)["template"]
+    assert (row.found, row.kind) == ("llama-2", "artifact")
+    assert row.why == "the file has no chat template, and llama-cpp-python renders with one of its own"

@@ -22,8 +22,7 @@ from harness.values import ModelRef
 _FAR: Final = 8
 """A context this many times shorter than the model's, and shorter than any that a program takes by itself, is far too
 short to be meant without being said."""
-_PAD: Final = 256
-"""llama.cpp makes a context a multiple of this."""
+_THINK: Final = "<think>"
 _NEAR: Final = 24
 """Characters of a text shown on either side of where it differs."""
 _SAME: Final = 1e-5
@@ -54,6 +53,9 @@ class Rules:
             names.SLOT: self._slot,
             names.SLOTS: self._as_asked,
             names.TEMPLATE: self._template,
+            names.LAYERS: self._layers,
+            names.WINDOW: self._window,
+            names.REASONING: self._reasoning,
             **dict.fromkeys(_OF_THE_MODEL, self._of_the_model),
         }
 
@@ -185,6 +187,42 @@ class Rules:
         if own is None:
             return self._unseen(setting, "what the file declares is not known here")
         return self._unseen(setting, "it is another than the file's own; whether that is meant, nothing declares")
+
+    def _layers(self, setting: Setting) -> Row:
+        """As many as were asked for, or as there are; none where the build or the machine has no GPU."""
+        asked = setting.asked
+        if asked is None or _number(asked) <= 0:
+            return self._unseen(setting, f"{_shown(setting.found)} are; how many should be, nothing declares")
+        if _number(setting.found) > 0:
+            return self._held(setting, setting.found or 0, setting.asked_by)
+        many = _shown(asked)
+        why = f"no layer is on a GPU, though {setting.asked_by} asks for {many}: the build or the machine has none"
+        row = self._diverged(setting, _shown(asked), "0", setting.asked_by, why, kind="environment")
+        return row.model_copy(update={"remedy": f"install a build of {self._loaded.by} for the GPU, or ask for 0"})
+
+    def _window(self, setting: Setting) -> Row:
+        file = self._served or self._golden
+        value, key = file.of(names.WINDOW) if file is not None else (None, "")
+        if value is None and file is not None and setting.found == 0:
+            return self._held(setting, 0, "the file, which declares none")
+        if value is not None and setting.found == 0:
+            return self._unseen(
+                setting, f"{key} of the file is {_shown(value)}; the engine has none for this architecture"
+            )
+        return self._plain(setting)
+
+    def _reasoning(self, setting: Setting) -> Row:
+        """Where the template has a block of reasoning, it is kept apart unless somebody asks otherwise."""
+        if setting.asked is not None:
+            return self._as_asked(setting)
+        template = self._by_name.get(names.TEMPLATE)
+        thinks = template is not None and isinstance(template.found, str) and _THINK in template.found
+        if setting.found == "none" and thinks:
+            why = (
+                "the reasoning format is none, so what the model thinks stays in the content, and nothing declares that"
+            )
+            return self._diverged(setting, _shown(setting.default), "none", setting.default_by, why, setting.default)
+        return self._plain(setting)
 
     def _context(self, setting: Setting) -> Row:
         if setting.asked is None:

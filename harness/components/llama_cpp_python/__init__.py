@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 from harness.components.llama_cpp_python._child import VARIATIONS, LlamaChild, Options, prompt_of
+from harness.settings import Loaded
 from harness.stage import Stage, StageUnobservedError
 from harness.values import (
     Case,
@@ -53,6 +54,10 @@ class LlamaCppPython:
     def model_file(self) -> Path:
         """Return the file that the engine has opened."""
         return self._child.model_file()
+
+    def loaded(self) -> Loaded:
+        """Return with which settings the model is loaded, and what of them was asked for."""
+        return self._child.loaded(self.name)
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""

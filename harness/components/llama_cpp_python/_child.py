@@ -10,9 +10,11 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.components.llama_cpp_python._loaded import loaded_of
 from harness.components.llama_cpp_python._signature import HELD, checked, keywords
 from harness.process.child import Child
 from harness.process.worker import Worker
+from harness.settings import Loaded
 from harness.stage import Stage, StageFailedError, StageUnobservedError
 from harness.values import Json, ModelRef, Prompt, Tokens
 
@@ -146,6 +148,10 @@ class LlamaChild:
         seen = self.call(Stage.INFERENCE, "identity")
         flash = "flash attention" if seen["flash_attn"] == "true" else "no flash attention"
         return f"cache {seen['type_k']}/{seen['type_v']}, {flash}"
+
+    def loaded(self, by: str) -> Loaded:
+        """Return with which settings the model is loaded; `by` is what the component is called."""
+        return loaded_of(self.call(None, "in_force"), self._options.for_llama(), by)
 
     def model_file(self) -> Path:
         """Return the file that the engine has opened."""

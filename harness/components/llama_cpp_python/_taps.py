@@ -22,6 +22,7 @@ import time_machine
 from llama_cpp import llama_chat_format
 from llama_cpp import llama_cpp as low_level
 
+from harness.components.llama_cpp_python._in_force import in_force
 from harness.components.llama_cpp_python._library import library_digest, type_name, with_type_ids
 from harness.llama.ggml import Nodes
 from harness.llama.layout import require_readable, why_unreadable
@@ -29,6 +30,7 @@ from harness.llama.llama_log import log_warnings
 from harness.process.owner import from_the_part, is_the_parts, tapped, the_parts_own
 from harness.process.upstream import gone, private
 from harness.process.worker import imported
+from harness.settings import Scalar
 from harness.stage import StageUnobservedError
 
 PACKAGE = "llama_cpp"
@@ -120,6 +122,7 @@ class TappedLlama:
         if (watch or any(watchers)) and why_unreadable() is None:
             self._watch_nodes()
         self.llm = self._load(model_path, options)
+        self._given_template = chat_template
         if chat_template is not None:
             formatter = self._formatter_of(chat_template)
             with the_parts_own():
@@ -159,6 +162,11 @@ class TappedLlama:
             "type_v": type_name(context.type_v),
             "chat_format": str(self.llm.chat_format) if self.llm.chat_handler is None else "chat_handler",
         }
+
+    def in_force(self) -> dict[str, Scalar]:
+        """Return with which settings the model is loaded, by their names."""
+        with the_parts_own():
+            return in_force(self.llm, self._given_template)
 
     def model_file(self) -> str:
         """Return the file that the engine has opened."""
