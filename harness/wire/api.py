@@ -19,7 +19,7 @@ from harness.stage import StageFailedError, StageRefusedError, StageUnobservedEr
 from harness.values import Failure, Json, Refusal
 from harness.wire.limits import Deadline, Patience, failure_of, parts_of, said
 from harness.wire.secrets import is_a_key
-from harness.wire.untrusted import check_texts, holds_in_pieces, key_pattern, parsed
+from harness.wire.untrusted import check_texts, holds_in_pieces, key_patterns, parsed, without_key_of
 
 try:
     import httpx
@@ -201,7 +201,7 @@ def check_status(response: httpx.Response, url: str, key_variable: str | None) -
 def without_key(data: bytes, key_variable: str | None) -> bytes:
     """Return what a server said without the API key, which some repeat in their errors."""
     key = os.environ.get(key_variable, "") if key_variable else ""
-    return key_pattern(key).sub(b"***", data) if key else data
+    return without_key_of(data, key_patterns(key)) if key else data
 
 
 def check_pieces(values: Sequence[Any], key_variable: str | None) -> None:
@@ -211,7 +211,7 @@ def check_pieces(values: Sequence[Any], key_variable: str | None) -> None:
         StageFailedError: they do; nothing of them is to be shown.
     """
     key = os.environ.get(key_variable, "") if key_variable else ""
-    if key and holds_in_pieces(values, key_pattern(key)):
+    if key and holds_in_pieces(values, key_patterns(key)):
         raise _failed("broken", "it repeats the API key, in pieces: nothing of its answer is shown")
 
 

@@ -12,7 +12,7 @@ from harness.checking.verdict import adding, convict, explain_by_rerun
 from harness.errors import UserError
 from harness.process.worker import RemoteError
 from harness.stage import Stage
-from harness.values import Observation, OwnError
+from harness.values import Observation, OwnError, Refusal
 from tests.made import (
     FLOOR,
     Route,
@@ -116,6 +116,37 @@ def test_an_error_of_ours_while_a_case_is_run_again_is_no_nondeterminism():
     judge = Judge({}, FLOOR)
     found = said((unexplained,), lambda one: explain_by_rerun(judge, GREETING, one, rerun))
     assert (found.status, found.findings) == ("error", ())
+
+
+@pytest.mark.parametrize("seen", [Observation(broke=OWN), Observation(request=GREETING.request, prompt=OWN)])
+def test_what_raised_while_a_case_is_run_again_is_handed_on_as_it_is(seen):
+    unexplained = result(Stage.POSTPROCESS, chained=Chained.UNEXPLAINED, unexplained=(Run.CHAINED, difference("odd")))
+    with pytest.raises(OwnSeenError) as raised:
+        explain_by_rerun(Judge({}, FLOOR), GREETING, unexplained, lambda _, run: trace(GREETING, {run: seen}))
+    assert raised.value.own is OWN
+
+
+def test_a_call_that_raises_where_the_reference_refuses_is_an_error_of_ours_at_the_last_stage():
+    refused = golden(prompt=Refusal(error="TemplateError", message="no"), tokens=None, generation=None, reply=None)
+    found = {
+        one.stage: one for one in Judge({}, FLOOR).case(refused, trace(refused, {Run.CHAINED: Observation(broke=OWN)}))
+    }
+    assert found.keys() == {Stage.CLIENT, Stage.TEMPLATE}
+    assert (found[Stage.TEMPLATE].erred, found[Stage.CLIENT].erred) == (OWN, None)
+
+
+def test_a_comparison_with_a_replay_that_raises_is_an_error_of_ours(monkeypatch):
+    other = GREETING.generation.model_copy(update={"ids": (*GREETING.generation.ids[:-1], 0)})
+    seen = trace(GREETING, {Run.CHAINED: observed(GREETING, generation=other)})
+    seen = seen.model_copy(update={"replays": {Run.CHAINED: GREETING.reply}})
+
+    def raising(*_):
+        raise KeyError("planted")
+
+    monkeypatch.setattr("harness.checking.compare.postprocess.compare", raising)
+    found = said(Judge({}, FLOOR).case(GREETING, seen))
+    assert (found.status, found.findings) == ("error", ())
+    assert [(told.stage, told.error.error) for told in found.errors] == [(Stage.POSTPROCESS, "KeyError")]
 
 
 def test_a_client_is_not_convicted_where_the_servers_answer_could_not_be_compared(monkeypatch):
