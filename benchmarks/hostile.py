@@ -36,6 +36,8 @@ from harness.project.stack import resolve_model
 _INNOCENT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 _EVERY = 100
 """Between so many hostile templates stands an innocent one."""
+_MEMORY = 2 << 30
+"""Bytes that reading any answer may take."""
 _PROPERTIES = ("renders", "engines-agree", "text-verbatim")
 
 
@@ -132,6 +134,8 @@ def answers(count: int, seed: int) -> None:
     model = resolve_model(project, "smollm2-135m-instruct")
     (case,) = cases_for(project, model.name, ["system-and-user"])
     golden = load_golden(project, model, case, load_provenance(project, model))
+    # What asks for more is then told as an error, with the answer that made it do so.
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     wrong, longest, busiest = 0, 0.0, 0.0
     with _watched("answers"):
         for done, read in enumerate(read_all(list(broken_answers(count, seed)), golden, model), start=1):

@@ -28,6 +28,18 @@ def reading(what: str) -> Iterator[None]:
         raise StageFailedError(Failure(reason="broken", message=f"{what} ({said})")) from error
 
 
+def bytes_of(value: Any) -> bytes:
+    """Return the bytes that a list of numbers is; a number alone, of which `bytes` makes so many zeros, is none.
+
+    Raises:
+        TypeError: it is no list, or holds something else.
+        ValueError: a number is none of a byte.
+    """
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} is no list of bytes")
+    return bytes(value)
+
+
 def field(answer: Mapping[str, Any], name: str, kind: type[T]) -> T:
     """Return a field of an answer.
 

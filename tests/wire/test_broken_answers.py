@@ -79,6 +79,7 @@ WRONG: Mapping[str, tuple[tuple[str, ...], Mapping[str, Mapping[str, Any]]]] = {
         LLAMA[1:],
         {"completions": {"__verbose": {**json.loads(sound("/completion", False) or b""), "tokens_evaluated": 2**70}}},
     ),
+    "a piece that is a number": (LLAMA, {"tokenize": {"tokens": [{"id": 1, "piece": 2**31}]}}),
     "models that are none": (("lm-studio",), {"models": {"data": 7}}),
     "a vocabulary that is none": (("ollama",), {"show": {"model_info": {"tokenizer.ggml.tokens": 7}}}),
     "no settings in force": (("vllm",), {"render": {"sampling_params": None}}),

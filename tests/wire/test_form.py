@@ -8,10 +8,11 @@ pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[ser
 
 from harness.components.llama_server import _read as llama_server
 from harness.components.openai_compatible import _read as openai_compatible
+from harness.components.openai_compatible._model import Vocabulary
 from harness.components.vllm_server import _read as vllm
 from harness.stage import StageFailedError
 from harness.wire.chat import reply_of, request_of
-from harness.wire.form import field
+from harness.wire.form import bytes_of, field
 
 HUGE = 10**400
 ROW = {"id": 3, "top_logprobs": [{"id": 3, "logprob": -0.5}]}
@@ -64,6 +65,16 @@ def test_numbers_beyond_every_type_are_broken():
         openai_compatible.rows_of([{"id": 1, "token": "a", "logprob": HUGE}], None)
     with pytest.raises(StageFailedError):
         openai_compatible.distributions_of([openai_compatible.Row(2**40, {2**40: -1.0})])
+
+
+@pytest.mark.parametrize("wrong", [10**6, True, {"65": 1}, "A", [256], [[]]])
+def test_a_number_is_no_list_of_bytes(wrong):
+    """`bytes(2**31)` is two gigabytes of zeros."""
+    assert bytes_of([65]) == b"A"
+    with pytest.raises((TypeError, ValueError)):
+        bytes_of(wrong)
+    with pytest.raises(StageFailedError):
+        openai_compatible.rows_of([{"token": "A", "bytes": wrong, "logprob": -1.0}], Vocabulary({}))
 
 
 def test_a_truth_value_is_no_count():

@@ -17,7 +17,7 @@ from harness.process.worker import Worker
 from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Json, ModelRef, Tokens
 from harness.wire.api import Api
-from harness.wire.form import reading
+from harness.wire.form import bytes_of, reading
 from harness.wire.limits import Patience
 
 _START = "start llama-server there, or mend its address in the stack's file"
@@ -180,7 +180,7 @@ class Running:
 
 def _text(piece: Any) -> str:
     """Return the text of a piece: one that is no UTF-8 comes as a list of bytes."""
-    return piece if isinstance(piece, str) else bytes(piece).decode("utf-8", errors="replace")
+    return piece if isinstance(piece, str) else bytes_of(piece).decode("utf-8", errors="replace")
 
 
 def _worker(model: ModelRef, options: Options, file: Path, plants: Sequence[tuple[str, Mapping[str, Any]]]) -> Worker:

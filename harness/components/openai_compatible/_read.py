@@ -16,7 +16,7 @@ from typing import Any, Literal
 from harness.components.openai_compatible._model import Vocabulary
 from harness.stage import StageFailedError
 from harness.values import Distributions, Failure, Json
-from harness.wire.form import reading
+from harness.wire.form import bytes_of, reading
 
 _TOKEN_ID = re.compile(r"token_id:(\d+)")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -121,7 +121,7 @@ def _id(one: Json, vocabulary: Vocabulary) -> int | None:
     if named:
         return int(named[1])
     if one.get("bytes"):
-        return vocabulary.id_of(bytes(one["bytes"]))
+        return vocabulary.id_of(bytes_of(one["bytes"]))
     # A token that ends inside a character has no text; the replacement shows which, but not what it replaces.
     return None if not one["token"] or _REPLACEMENT in one["token"] else vocabulary.id_of(one["token"].encode("utf-8"))
 
