@@ -35,7 +35,7 @@ PROGRAMS = ("harness", "pip", "pytest", "python", "python3", "tox")
 ROOM = typer.main.get_command(app)
 # Typer has brought Click by other names; of its errors, those of a wrong call.
 USAGE = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
-PLACEHOLDER = re.compile(r"[A-Z][A-Z_]+(\.py)?|\.\.\.")
+PLACEHOLDER = re.compile(r"[A-Z][A-Z_]+(\.(py|gguf))?|\.\.\.")
 
 
 class Shown(NamedTuple):
@@ -231,6 +231,7 @@ RUN_BY = {
     "check --case": _CHECK,
     "check --case --model": _CHECK,
     "check --model": _CHECK,
+    "check --model-file": "tests/test_check_address.py::test_a_healthy_server_and_its_file_are_cleared_in_all_stages",
     "diff": _HERE + "test_a_diff_writes_its_files",
     "diff --case": _HERE + "test_a_diff_writes_its_files",
     "diff --case --model": _HERE + "test_a_diff_writes_its_files",

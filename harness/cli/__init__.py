@@ -7,10 +7,11 @@ Exit status 0: clean; 1: something convicted; 2: wrong call or file; 3: unjudged
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -88,8 +89,27 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: twice as quick
-    help="Tells which stage of a local LLM stack is broken, and of what kind the defect is.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(importlib.metadata.version("llm-stack-harness"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Tells which stage of a local LLM stack is broken, and of what kind the defect is.
+
+    Of a server: harness check http://127.0.0.1:8080. Of a model file: harness check --model FILE.gguf.
+    Exit status 0: clean; 1: something convicted; 2: wrong call or file; 3: could not judge; 4: an error of our own.
+    """
+
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     stacks.stacks,
