@@ -37,13 +37,13 @@ def _table(of: str, rows: Sequence[Row]) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     what, expected, found = _TITLES[of]
     table.add_column(what, no_wrap=True)
-    for title in (expected, found, "by"):
+    for title in (expected, found):
         table.add_column(title, overflow="fold")
     for row in bad:
         ended = row.error.describe() if row.error is not None else row.found
         table.add_row(
             Text(visible(row.name), style="bold red" if row.error is None else "bold magenta"),
-            *(Text(visible(shorten(text, _LONGEST))) for text in (row.expected, ended, row.source)),
+            *(Text(visible(shorten(text, _LONGEST))) for text in (row.expected, ended)),
         )
     grid = Table.grid()
     grid.add_row(table)

@@ -320,6 +320,22 @@ def test_another_model_is_one_finding_a_stage_whatever_tells_it():
     assert [finding.stage for finding in findings_of(tuple(wrong.values()))] == [Stage.TOKENIZATION, Stage.INFERENCE]
 
 
+def test_another_models_template_and_tokens_follow_from_it():
+    wrong = rows(
+        template("{{ other }}"),
+        setting(names.BOS, "a", Stage.TOKENIZATION),
+        setting(names.WEIGHTS, 999),
+        temperature(1.7),
+    )
+    found = findings_of(tuple(wrong.values()))
+    assert [one.summary for one in found] == [
+        "another template is in force than the file's own: it differs from character 1 on; another model is loaded",
+        wrong["default temperature"].why,
+        "another model is loaded than m: number of weights is 999, not 1,000",
+    ]
+    assert found[0].remedy == found[2].remedy == "start serve with the very file: m.gguf"
+
+
 def test_a_sampling_default_is_the_cause_of_what_it_turns():
     turned = found_in(Stage.INFERENCE, "a", cause="setting\0temperature")
     verdict = made.verdict().model_copy(update={"findings": (turned, found_in(Stage.INFERENCE, "b"))})

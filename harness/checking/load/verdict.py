@@ -14,6 +14,7 @@ from harness.settings import SAMPLING
 from harness.stage import Stage
 
 _ANOTHER_MODEL: Final = (names.ARCHITECTURE, names.VOCABULARY, names.WEIGHTS, names.SIZE, names.TRAINED)
+_OF_A_MODEL: Final = (names.BOS, names.EOS, names.ROPE_BASE, names.ROPE_SCALE, names.WINDOW)
 _EXPLAINS: Final = frozenset({names.TEMPLATE, *_ANOTHER_MODEL})
 IN_FORCE: Final = "in force though nobody asks"
 """How the note begins on what a model file sets."""
@@ -47,17 +48,23 @@ def _explains(row: Row, finding: Finding) -> bool:
 def _causes(rows: Sequence[Row]) -> Iterator[Row]:
     """Yield the rows that diverged; of what has one cause the first, which then says all of it.
 
-    Without Jinja a template of the server's own is rendered; another model differs in more than one thing.
+    Another model differs in more than one thing, and has a template and tokens of its own; without Jinja a template of
+    the server's own is rendered.
     """
     diverged = [row for row in rows if row.outcome is Outcome.DIVERGED]
-    names_of = {row.name for row in diverged}
+    others = sorted((row for row in diverged if row.name in _ANOTHER_MODEL), key=_place)
+    has_template = any(row.name == names.TEMPLATE for row in diverged)
+    without_jinja = any(row.name == names.JINJA for row in diverged)
     for row in diverged:
-        if row.name == names.TEMPLATE and names.JINJA in names_of:
+        if row.name == names.TEMPLATE and others:
+            yield row.model_copy(update={"why": f"{row.why}; another model is loaded", "remedy": others[0].remedy})
+        elif row.name == names.TEMPLATE and without_jinja:
             yield row.model_copy(update={"why": f"{row.why}; {names.JINJA} is off"})
-        elif row.name not in _ANOTHER_MODEL and not (row.name == names.JINJA and names.TEMPLATE in names_of):
+        elif row.name in _ANOTHER_MODEL or (row.name == names.JINJA and has_template):
+            continue
+        elif not (others and row.name in _OF_A_MODEL):
             yield row
-    others = [row for row in diverged if row.name in _ANOTHER_MODEL]
-    for _, group in groupby(sorted(others, key=_place), key=_place):
+    for _, group in groupby(others, key=_place):
         first, *more = group
         said = [first.why, *(row.why.partition(": ")[2] for row in more)]
         yield first.model_copy(update={"why": ", ".join(said)})
