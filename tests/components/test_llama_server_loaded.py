@@ -52,6 +52,15 @@ def shown(answers: dict[str, Any] = ANSWERS, posted: dict[str, Any] = POSTED) ->
     return {one.name: one for one in endpoints.settings()}
 
 
+@pytest.mark.parametrize("wrong", [10**400, float("nan"), float("inf"), True, "0.8", None])
+def test_a_number_beyond_every_float_is_not_shown(wrong):
+    answers = copy.deepcopy(ANSWERS)
+    answers["/props"]["default_generation_settings"]["params"]["temperature"] = wrong
+    found = shown(answers)["default temperature"]
+    assert found.found is None
+    assert f"in the answer of /props is {type(wrong).__name__}, not float" in found.hidden
+
+
 def test_what_the_endpoints_show():
     found = {name: one.found for name, one in shown().items() if one.found is not None}
     assert found == {
