@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.canaries import answers, arriving, choosing, forms, streams, tools
+from harness.canaries import answers, arriving, choosing, forms, refusing, streams, tools
 from harness.canaries.asking import Asking
 from harness.canaries.canary import CANARIES
 from harness.checking.rows import Row
@@ -16,7 +16,7 @@ from harness.wire.api import Api
 
 __all__ = ["canaries"]
 
-_MODULES = (answers, arriving, choosing, forms, streams, tools)
+_MODULES = (answers, arriving, choosing, forms, refusing, streams, tools)
 
 
 def canaries(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from harness.canaries.asking import Asking, content, counts, finish
+from harness.canaries.asking import Asking, content, counts, finish, usage_of
 from harness.canaries.canary import Said, canary, right, unseen, wrong
-from harness.stage import Stage, StageRefusedError
+from harness.checking.compare.outcome import Outcome
+from harness.stage import Stage
 from harness.values import Json
 
 _ENDS: Final = ("stop", "length", "tool_calls", "content_filter", "function_call")
@@ -34,6 +35,12 @@ def _created(ask: Asking) -> Said:
     return right(found) if whole else wrong(found, f"created is {found!r}")
 
 
+@canary("model of the answer", Stage.POSTPROCESS, "a text that is not empty", "model")
+def _model(ask: Asking) -> Said:
+    found = ask.chat().get("model")
+    return right(found) if isinstance(found, str) and found else wrong(found, f"model is {found!r}")
+
+
 @canary("one choice", Stage.POSTPROCESS, "one choice, of index 0", "choices")
 def _choices(ask: Asking) -> Said:
     found = ask.chat()["choices"]
@@ -55,7 +62,19 @@ def _finish(ask: Asking) -> Said:
 
 @canary("usage", Stage.POSTPROCESS, "prompt_tokens, completion_tokens and total_tokens", "usage")
 def _usage(ask: Asking) -> Said:
-    return right(counts(ask.chat()))
+    found = usage_of(ask.chat())
+    if found[0] > 0:
+        return right(found)
+    return wrong(found, f"the usage says that a prompt which is not empty has {found[0]} tokens")
+
+
+@canary("usage of the same prompt", Stage.POSTPROCESS, "the same prompt_tokens, cached or not", "usage.prompt_tokens")
+def _again(ask: Asking) -> Said:
+    first, second = counts(ask.chat())[0], counts(ask.chat(again=1))[0]
+    said = f"{first} and {second}"
+    if first == second:
+        return right(said)
+    return wrong(said, f"asked the same again, the usage says {second} prompt tokens, not {first}")
 
 
 @canary("sum of the usage", Stage.POSTPROCESS, "total_tokens is the sum of the two others", "usage.total_tokens")
@@ -68,11 +87,11 @@ def _sum(ask: Asking) -> Said:
 @canary("cached tokens", Stage.POSTPROCESS, "no more than prompt_tokens", "usage.prompt_tokens_details.cached_tokens")
 def _cached(ask: Asking) -> Said:
     answer = ask.chat(again=1)
-    details = answer["usage"].get("prompt_tokens_details") if isinstance(answer.get("usage"), dict) else None
+    prompt = counts(answer)[0]
+    details = answer["usage"].get("prompt_tokens_details")
     found = details.get("cached_tokens") if isinstance(details, dict) else None
     if not isinstance(found, int):
         return unseen("it does not tell how many tokens came from a cache")
-    prompt = counts(answer)[0]
     said = f"{found} of {prompt}"
     return right(said) if 0 <= found <= prompt else wrong(said, f"{found} tokens of a prompt of {prompt} were cached")
 
@@ -100,6 +119,8 @@ def _length(ask: Asking) -> Said:
     answer = ask.chat(max_tokens=1)
     if not content(answer):
         return unseen("its model generated no text in one token")
+    if content(answer) == content(ask.chat()):
+        return unseen("the limit does not cut its answer")
     found = finish(answer)
     said = f"{found!r} after {content(answer)!r}"
     return right(said) if found == "length" else wrong(said, f"cut after one token, it says {found!r}, not 'length'")
@@ -138,12 +159,19 @@ def _stop(ask: Asking) -> Said:
 
 @canary("stop string as a text", Stage.POSTPROCESS, "the same as a list of one", "stop")
 def _stop_text(ask: Asking) -> Said:
-    return _stopped(ask, several=False, text=True)
+    return _as_a_list(ask, _stopped(ask, several=False, text=True))
 
 
 @canary("one of four stop strings", Stage.POSTPROCESS, "ends the answer and is no part of it", "stop")
 def _stops(ask: Asking) -> Said:
-    return _stopped(ask, several=True, text=False)
+    return _as_a_list(ask, _stopped(ask, several=True, text=False))
+
+
+def _as_a_list(ask: Asking, said: Said) -> Said:
+    """Return what is said of another form, unless a list of one is wrong too: that is one cause, and has its row."""
+    if said.outcome is Outcome.DIVERGED and _stop(ask).outcome is Outcome.DIVERGED:
+        return unseen("a stop string in a list of one does no better")
+    return said
 
 
 @canary(
@@ -171,15 +199,3 @@ def _reasoning(ask: Asking) -> Said:
     texts = [content(ask.chat()), content(ask.chat("Hello!", max_tokens=48))]
     found = [match.group() for text in texts for match in _THINKING.finditer(text)]
     return wrong(found, f"its content holds {found[0]!r}, the mark of reasoning") if found else right("none")
-
-
-@canary("a body without messages", Stage.POSTPROCESS, "an error with HTTP 4xx", "messages, required")
-def _no_messages(ask: Asking) -> Said:
-    try:
-        ask.raw({"max_tokens": 1})
-    except StageRefusedError as refused:
-        status = refused.refusal.error
-        if status.startswith("HTTP 4"):
-            return right(status)
-        return unseen(f"it refuses it, with {status}")
-    return wrong("an answer", "it answers a body without messages, which the API requires")

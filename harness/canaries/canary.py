@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -84,17 +85,16 @@ class Canary:
         try:
             said = self.look(asking)
         except StageRefusedError as refused:
-            told = f"it refuses this: {refused.refusal.line}"
-            said = wrong(refused.refusal.line, told) if self.must_be_taken else unseen(told)
+            said = self._refused(asking, refused)
         except StageUnobservedError as hidden:
             said = unseen(hidden.unobserved.reason)
         except StageFailedError as failed:
-            told = failed.failure.describe()
-            slow = failed.failure.reason == "hang"
-            said = unseen(f"no answer in time: {told}") if slow else wrong(told, f"its answer is none: {told}")
-        except UserError:
-            # Nothing listens, or it wants another key: that is no answer to any question.
-            raise
+            said = self._failed(asking, failed)
+        except UserError as wanted:
+            if not asking.answered:
+                # Nothing listens, or it wants another key: that is no answer to any question.
+                raise
+            said = unseen(f"it refuses this: {wanted}")
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is ours and speaks against nobody
             error = own_error(raised)
         outcome = said.outcome if error is None else Outcome.ERROR
@@ -112,6 +112,34 @@ class Canary:
             error=error,
         )
 
+    def _refused(self, asking: Asking, refused: StageRefusedError) -> Said:
+        refusal = refused.refusal
+        told = f"it refuses this: {refusal.line}"
+        if asking.answered:
+            return wrong(refusal.line, told) if self.must_be_taken else unseen(told)
+        # The first question, which is the plainest: whoever refuses that is asked nothing else.
+        asking.stop(f"it refuses the plainest question: {refusal.line}")
+        if refusal.error in _NOT_NOW:
+            return unseen(f"it takes no requests now ({refusal.error}): {refusal.line}")
+        if _MODEL.search(refusal.message):
+            return unseen(f"it refuses the name of the model: {refusal.line}")
+        return wrong(refusal.line, told)
+
+    def _failed(self, asking: Asking, failed: StageFailedError) -> Said:
+        told = failed.failure.describe()
+        late = failed.failure.reason == "hang"
+        if not asking.answered:
+            asking.stop(f"it does not answer the plainest question: {told}")
+        if late:
+            return unseen(f"no answer in time: {told}")
+        if asking.answered and not asking.alive():
+            asking.stop(f"it answers nothing since it was asked this: {self.name}")
+            return wrong(told, f"{told}; since then the server answers nothing", "engine")
+        return wrong(told, f"its answer is none: {told}")
+
+
+_NOT_NOW: Final = ("HTTP 429", "HTTP 503")
+_MODEL: Final = re.compile(r"(?<![a-z])models?(?![a-z])", re.IGNORECASE)
 
 CANARIES: Final[list[Canary]] = []
 """In the order in which they are asked."""

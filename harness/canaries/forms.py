@@ -17,7 +17,8 @@ _SCHEMA: Final[Json] = {
     "required": ["colour", "count"],
     "additionalProperties": False,
 }
-_ASKED: Final = "Give me a colour and a count."
+_ASKED: Final = 'Answer with this JSON and nothing else: {"colour": "blue", "count": 2}'
+"""OpenAI refuses JSON mode where no message speaks of JSON."""
 
 
 def _parsed(ask: Asking, given: Json) -> tuple[Any, Said | None]:

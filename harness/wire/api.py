@@ -96,7 +96,24 @@ class Api:
         check_pieces(found, self._key_variable)
         return found
 
+    def exchange(self, path: str, body: Mapping[str, Any]) -> tuple[int, bytes]:
+        """Post JSON and return the status and the whole of what comes back, whatever the status says.
+
+        Raises as `post` does, but neither for what the server refuses nor for a route that it does not have.
+        """
+        response, data = self._exchange("POST", path, body)
+        return response.status_code, data
+
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> bytes:
+        response, data = self._exchange(method, path, body)
+        missing = missing_route(response.status_code, data, path)
+        if missing:
+            raise StageUnobservedError(missing)
+        if response.status_code >= 400:
+            raise StageRefusedError(refusal(response.status_code, data))
+        return data
+
+    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[httpx.Response, bytes]:
         content = None if body is None else json.dumps(body, ensure_ascii=True).encode("ascii")
         headers = {} if content is None else {"Content-Type": "application/json"}
         url = self.url + path
@@ -115,13 +132,7 @@ class Api:
         if deadline.passed:
             raise StageFailedError(deadline.failure)
         check_status(response, self.url, self._key_variable)
-        data = without_key(data, self._key_variable)
-        missing = missing_route(response.status_code, data, path)
-        if missing:
-            raise StageUnobservedError(missing)
-        if response.status_code >= 400:
-            raise StageRefusedError(refusal(response.status_code, data))
-        return data
+        return response, without_key(data, self._key_variable)
 
     def _json(self, data: bytes) -> Any:
         found = decoded(data, "the answer")

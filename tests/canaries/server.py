@@ -11,7 +11,7 @@ from typing import Any
 from tests.wire.servers import Asked, Handler
 
 WORDS = ("The", "fox", "lives", "in", "a", "den", "and", "the", "owl", "in", "a", "hollow", "tree")
-MOST = 3000
+MOST = 4000
 """Prompt tokens that its context takes."""
 Change = Callable[[dict[str, Any], dict[str, Any]], Any]
 """Given the body and the answer, or the chunk, changes the answer."""
@@ -25,7 +25,7 @@ def text_of(message: dict[str, Any]) -> str:
 def prompt_tokens(body: dict[str, Any]) -> int:
     texts = [text_of(one) for one in body["messages"]]
     texts += [json.dumps(one) for one in body.get("tools") or ()]
-    return sum(4 + 2 * len(text.split()) for text in texts)
+    return sum(4 + sum(2 + max(0, len(word) - 8) // 4 for word in text.split()) for text in texts)
 
 
 def generated(body: dict[str, Any]) -> tuple[list[str], str]:
@@ -51,7 +51,7 @@ def answer_to(body: dict[str, Any]) -> dict[str, Any]:
     form = body.get("response_format")
     if form is not None:
         message["content"], end = '{"colour": "zq-amber", "count": 2}', "stop"
-    if body.get("tool_choice") == "required":
+    if body.get("tool_choice") == "required" or isinstance(body.get("tool_choice"), dict):
         call = {"id": "call_7", "type": "function", "function": {"name": "paint", "arguments": '{"colour": "amber"}'}}
         message, end = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": end}
@@ -64,7 +64,7 @@ def answer_to(body: dict[str, Any]) -> dict[str, Any]:
                     "token": text,
                     "bytes": list(text.encode()),
                     "logprob": best,
-                    "top_logprobs": [{"token": text, "logprob": best}, {"token": "?", "logprob": math.log(0.3)}],
+                    "top_logprobs": [{"token": text, "logprob": best}, {"token": "?", "logprob": math.log(0.05)}],
                 }
                 for text in texts
             ]
@@ -83,8 +83,13 @@ def chunks_of(body: dict[str, Any]) -> list[dict[str, Any]]:
     head = {**whole, "object": "chat.completion.chunk"}
     usage, choice = head.pop("usage"), head.pop("choices")[0]
     words = (choice["message"]["content"] or "").split(" ")
-    deltas = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": word if at == 0 else f" {word}"} for at, word in enumerate(words)]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    deltas += [{"content": word if at == 0 else f" {word}"} for at, word in enumerate(words) if word]
+    for call in choice["message"].get("tool_calls") or ():
+        whole_call = call["function"]
+        deltas.append({"tool_calls": [{**call, "index": 0, "function": {**whole_call, "arguments": ""}}]})
+        halves = (whole_call["arguments"][:9], whole_call["arguments"][9:])
+        deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": half}}]} for half in halves]
     chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
     if (body.get("stream_options") or {}).get("include_usage"):
@@ -92,20 +97,48 @@ def chunks_of(body: dict[str, Any]) -> list[dict[str, Any]]:
     return chunks
 
 
+def refused(body: dict[str, Any]) -> str:
+    """Return why a body is refused; empty where it is taken."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return "'messages' is required, and is a list of messages"
+    if any(one["role"] not in ("system", "user", "assistant", "tool") for one in messages):
+        return "a role is none"
+    if any(isinstance(one.get("content"), int) for one in messages):
+        return "a content is a text, or a list of parts"
+    if isinstance(body.get("temperature", 1), str):
+        return "'temperature' is a number"
+    return "the context is exceeded" if prompt_tokens(body) > MOST else ""
+
+
 def server(before: Callable[[dict[str, Any]], Any] = lambda _: None, change: Change = lambda *_: None):
-    """Return what answers; `before` changes the body that it is asked, `change` the answer or each chunk."""
+    """Return what answers.
+
+    `before` changes the body that it is asked; what it returns, if anything, is answered in the place of all else: a
+    text that stands for an answer to anything, or a status and a value, or bytes. `change` changes the answer or each
+    chunk.
+    """
 
     def answer(handler: Handler, asked: Asked) -> None:
-        body = asked.body
-        if not body.get("messages"):
-            if before(body) == "answers all":
-                handler.json(answer_to({**body, "messages": [{"role": "user", "content": "Hi"}]}))
-            else:
-                handler.json({"error": {"message": "'messages' is required", "type": "invalid_request_error"}}, 400)
+        if asked.path.endswith("/props"):
+            handler.json({"default_generation_settings": {"n_ctx": MOST}})
             return
-        before(body)
-        if prompt_tokens(body) > MOST:
-            handler.json({"error": {"message": "the context is exceeded", "type": "invalid_request_error"}}, 400)
+        body = asked.body
+        if body is None:
+            handler.json({"error": {"message": "no such route"}}, 404)
+            return
+        instead = before(body)
+        if instead == "answers all":
+            body = {**body, "messages": [{"role": "user", "content": "Hi"}]}
+        elif instead == "cut":
+            handler.cut()
+            return
+        elif instead is not None:
+            status, value = instead
+            handler.whole(value if isinstance(value, bytes) else json.dumps(value).encode(), status)
+            return
+        if why := refused(body):
+            handler.json({"error": {"message": why, "type": "invalid_request_error"}}, 400)
             return
         if body.get("stream"):
             chunks = chunks_of(body)

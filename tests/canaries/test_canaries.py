@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import time
 
 import pytest
 
@@ -75,7 +77,82 @@ def shortened(most):
 
 
 def without(name):
-    return {"before": lambda body: body.pop(name, None)}
+    def before(body):
+        body.pop(name, None)
+
+    return {"before": before}
+
+
+def growing(name):
+    asked = []
+
+    def change(body, answer):
+        asked.append(1)
+        answer["usage"][name] += len(asked)
+
+    return {"change": change}
+
+
+def badly(value):
+    return lambda body: (400, value) if body.get("messages") == "Hi" else None
+
+
+def first_parts(body):
+    for one in body["messages"]:
+        if isinstance(one["content"], list):
+            one["content"] = []
+
+
+def last_alone(body):
+    body["messages"] = body["messages"][-1:]
+
+
+def cut_to_context(body):
+    body["messages"][0]["content"] = " ".join(body["messages"][0]["content"].split()[:1400])
+
+
+def turning(when):
+    """Return what answers a question otherwise from the second time on, and as surely."""
+    asked = []
+
+    def change(body, answer):
+        if when(body) and body.get("logprobs"):
+            asked.append(1)
+            if len(asked) > 1:
+                answer["choices"][0]["message"]["content"] = "A mistake"
+                shown = answer["choices"][0]["logprobs"]["content"]
+                shown[0]["token"] = shown[0]["top_logprobs"][0]["token"] = "A"
+
+    return {"change": change}
+
+
+def refuses_after(most):
+    asked = []
+
+    def before(body):
+        asked.append(1)
+        return (500, {"error": {"message": "no slot"}}) if len(asked) > most else None
+
+    return before
+
+
+def takes_stop(known):
+    return lambda body: None if known(body.get("stop") or "") else body.update(stop=[])
+
+
+def always_usage(body):
+    if body.get("stream"):
+        body["stream_options"] = {"include_usage": True}
+
+
+def always_calls(body):
+    body["tool_choice"] = "required"
+
+
+def no_index(_, chunk):
+    for one in chunk["choices"]:
+        for call in one["delta"].get("tool_calls", ()):
+            call.pop("index")
 
 
 CHOICE = ("choices", 0)
@@ -87,22 +164,35 @@ MISTAKES = [
     ("one choice", Stage.POSTPROCESS, put([*CHOICE, "index"], 1)),
     ("role of the answer", Stage.POSTPROCESS, put([*CHOICE, "message", "role"], "bot")),
     ("reason of the end", Stage.POSTPROCESS, put([*CHOICE, "finish_reason"], "eos")),
-    ("usage", Stage.POSTPROCESS, put(["usage"], None)),
+    ("model of the answer", Stage.POSTPROCESS, put(["model"], None)),
+    ("usage", Stage.POSTPROCESS, put(["usage", "prompt_tokens"], "many")),
+    ("usage", Stage.POSTPROCESS, put(["usage", "prompt_tokens"], 0)),
+    ("usage of the same prompt", Stage.POSTPROCESS, growing("prompt_tokens")),
     ("sum of the usage", Stage.POSTPROCESS, put(["usage", "total_tokens"], 1)),
     ("cached tokens", Stage.POSTPROCESS, put(["usage", "prompt_tokens_details", "cached_tokens"], 999)),
     ("limit", Stage.INFERENCE, without("max_tokens")),
     ("limit by its newer name", Stage.INFERENCE, without("max_completion_tokens")),
     ("end by the limit", Stage.POSTPROCESS, put([*CHOICE, "finish_reason"], "stop")),
     ("stop string", Stage.POSTPROCESS, without("stop")),
-    ("stop string as a text", Stage.POSTPROCESS, without("stop")),
-    ("one of four stop strings", Stage.POSTPROCESS, without("stop")),
+    ("stop string as a text", Stage.POSTPROCESS, {"before": takes_stop(lambda stop: isinstance(stop, list))}),
+    ("one of four stop strings", Stage.POSTPROCESS, {"before": takes_stop(lambda stop: len(stop) < 4)}),
     ("control text", Stage.POSTPROCESS, put([*CHOICE, "message", "content"], "Hi.<|im_end|>")),
     ("reasoning apart", Stage.POSTPROCESS, put([*CHOICE, "message", "content"], "<think>\nhm\n</think>\nHi.")),
     ("a body without messages", Stage.POSTPROCESS, {"before": lambda body: "answers all"}),
+    ("form of an error", Stage.POSTPROCESS, {"before": badly({"detail": "not a list"})}),
+    ("form of an error", Stage.POSTPROCESS, {"before": badly(b"Bad Request")}),
     ("system message", Stage.TEMPLATE, dropped("system")),
     ("tool's result", Stage.TEMPLATE, dropped("tool")),
     ("earlier answer", Stage.TEMPLATE, dropped("assistant")),
+    ("user message", Stage.TEMPLATE, shortened(5)),
+    ("message in text parts", Stage.TEMPLATE, {"before": first_parts}),
+    ("earlier user message", Stage.TEMPLATE, {"before": last_alone}),
     ("long prompt", Stage.INFERENCE, shortened(500)),
+    ("long prompt", Stage.INFERENCE, shortened(1200)),
+    ("prompt beyond the context", Stage.INFERENCE, {"before": cut_to_context}),
+    ("greedy answers", Stage.INFERENCE, turning(lambda body: body["messages"][0]["content"].startswith("Name three"))),
+    ("two at once", Stage.INFERENCE, turning(lambda body: "river" in body["messages"][0]["content"])),
+    ("two at once", Stage.INFERENCE, {"before": refuses_after(2)}),
     ("drawn answers", Stage.INFERENCE, without("seed")),
     ("several choices", Stage.POSTPROCESS, without("n")),
     ("JSON", Stage.INFERENCE, without("response_format")),
@@ -114,6 +204,19 @@ MISTAKES = [
         Stage.INFERENCE,
         put([*CHOICE, "logprobs", "content", 0, "top_logprobs"], [{"token": "a", "logprob": -0.1}] * 2),
     ),
+    (
+        "number of the likeliest",
+        Stage.INFERENCE,
+        put([*CHOICE, "logprobs", "content", 0, "top_logprobs"], [{"token": "a", "logprob": -9.0}] * 6),
+    ),
+    ("bytes of the tokens", Stage.POSTPROCESS, put([*CHOICE, "logprobs", "content", 0, "bytes"], [84, 104])),
+    ("texts of the tokens", Stage.POSTPROCESS, put([*CHOICE, "message", "content"], "Something else.")),
+    (
+        "choice of the chunks",
+        Stage.POSTPROCESS,
+        streamed(lambda _, chunk: [one.update(index=1) for one in chunk["choices"]]),
+    ),
+    ("usage unasked", Stage.POSTPROCESS, {"before": always_usage}),
     ("kind of the chunks", Stage.POSTPROCESS, streamed(lambda _, chunk: chunk.update(object="chat.completion"))),
     ("one id for all chunks", Stage.POSTPROCESS, streamed(lambda _, chunk: chunk.update(id=str(id(chunk))))),
     (
@@ -138,29 +241,147 @@ MISTAKES = [
         streamed(lambda _, chunk: chunk.get("usage", {}).update(prompt_tokens=0)),
     ),
     ("a call that is required", Stage.POSTPROCESS, without("tool_choice")),
+    ("a call that is named", Stage.POSTPROCESS, without("tool_choice")),
+    ("no call", Stage.POSTPROCESS, {"before": always_calls}),
+    (
+        "a call in a stream",
+        Stage.POSTPROCESS,
+        streamed(lambda _, chunk: [one["delta"].pop("tool_calls", None) for one in chunk["choices"]]),
+    ),
+    ("a call in a stream", Stage.POSTPROCESS, streamed(no_index)),
     ("form of a call", Stage.POSTPROCESS, put([*CALL, "type"], None)),
     ("arguments of a call", Stage.POSTPROCESS, put([*CALL, "function", "arguments"], {"colour": "amber"})),
     ("end by a call", Stage.POSTPROCESS, put([*CHOICE, "finish_reason"], "stop")),
 ]
 
 
-@pytest.mark.parametrize(("name", "stage", "mistake"), MISTAKES, ids=[name for name, *_ in MISTAKES])
+@pytest.mark.parametrize(
+    ("name", "stage", "mistake"), MISTAKES, ids=[f"{name} {at}" for at, (name, *_) in enumerate(MISTAKES)]
+)
 def test_a_mistake_is_seen_by_the_row_that_is_for_it(name, stage, mistake):
     found = row(name, **mistake)
     assert (found.outcome, found.stage) == (Outcome.DIVERGED, stage), found
     assert found.why.startswith(f"{name}: ")
+    assert "disconnected" not in found.why, "the server made the mistake, and did not die of the test"
     assert found.expected
 
 
 def test_what_a_server_refuses_is_not_seen_and_not_a_defect():
-    def answer(handler, asked):
-        handler.json({"error": {"message": "n is not supported", "type": "invalid_request_error"}}, 400)
+    def no_choices(body):
+        return (400, {"error": {"message": "n is not supported"}}) if body.get("n") else None
 
-    with serving(answer) as fake:
-        rows = {one.name: one for one in canaries(fake.url, model="m")}
-    assert rows["several choices"].outcome is Outcome.UNOBSERVED
+    rows = {one.name: one for one in canaries_of(before=no_choices)}
     assert "it refuses this: n is not supported" in rows["several choices"].why
-    assert rows["kind of the answer"].outcome is Outcome.DIVERGED, "an answer to a plain question is not optional"
+
+
+def canaries_of(**mistake):
+    with serving(server(**mistake)) as fake:
+        return canaries(fake.url, model="m")
+
+
+def convicted(rows):
+    return [one.name for one in rows if one.outcome is Outcome.DIVERGED]
+
+
+def test_what_is_ignored_in_every_form_is_one_row_s():
+    assert convicted(canaries_of(**without("stop"))) == ["stop string"]
+    assert convicted(canaries_of(**without("max_tokens"))) == ["limit"]
+
+
+def test_a_refusal_of_the_plainest_question_is_one_row_s():
+    rows = canaries_of(before=lambda body: (400, {"error": {"message": "not today"}}))
+    assert convicted(rows) == ["kind of the answer"]
+    assert {one.outcome for one in rows[1:]} == {Outcome.UNOBSERVED}
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(503, "Loading model"), (429, "too many requests"), (400, "the model 'm' does not exist")]
+)
+def test_who_is_not_ready_or_knows_no_such_model_is_not_accused(status, said):
+    rows = canaries_of(before=lambda body: (status, {"error": {"message": said}}))
+    assert {one.outcome for one in rows} == {Outcome.UNOBSERVED}
+    assert said in rows[0].why
+
+
+def test_without_usage_nothing_that_is_counted_is_accused():
+    rows = canaries_of(change=lambda body, answer: answer.pop("usage", None))
+    assert convicted(rows) == ["usage of a stream"], "which was asked for"
+    unseen = {one.name for one in rows if one.outcome is Outcome.UNOBSERVED}
+    assert {"usage", "system message", "long prompt", "limit"} <= unseen
+
+
+def test_a_usage_of_zeros_is_the_usage_s_own_row():
+    def change(body, answer):
+        if "usage" in answer:
+            answer["usage"] = dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0)
+
+    assert convicted(canaries_of(change=change)) == ["usage"]
+
+
+def test_tokens_of_the_cache_that_are_not_counted_accuse_no_template():
+    seen = set()
+
+    def known_of(text, other):
+        return next((at for at, pair in enumerate(zip(text, other, strict=False)) if pair[0] != pair[1]), len(text))
+
+    def change(body, answer):
+        if "usage" in answer:
+            text = json.dumps(body["messages"])
+            known = max((known_of(text, other) for other in seen), default=0)
+            answer["usage"]["prompt_tokens"] -= text[:known].count(" ")
+            answer["usage"]["total_tokens"] = answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
+            answer["usage"]["prompt_tokens_details"] = None
+            seen.add(text)
+
+    assert set(convicted(canaries_of(change=change))) <= {"usage of the same prompt", "counts of a stream"}
+
+
+def test_a_template_that_knows_no_tools_is_not_accused_of_their_results():
+    def before(body):
+        if isinstance(body.get("messages"), list):
+            body["messages"] = [one for one in body["messages"] if one.get("role") != "tool"]
+        body.pop("tools", None)
+
+    found = row("tool's result", before=before)
+    assert (found.outcome, "may know none" in found.why) == (Outcome.UNOBSERVED, True)
+
+
+def test_who_dies_of_a_question_is_accused_of_that_one():
+    dead = []
+
+    def before(body):
+        if body.get("n") or dead:
+            dead.append(1)
+            return "cut"
+        return None
+
+    rows = {one.name: one for one in canaries_of(before=before)}
+    assert convicted(rows.values()) == ["several choices"]
+    assert "since then the server answers nothing" in rows["several choices"].why
+    assert "since it was asked this: several choices" in rows["JSON"].why
+
+
+def test_who_is_too_slow_is_not_asked_to_the_end():
+    with serving(lambda handler, _: time.sleep(1)) as fake:
+        rows = canaries(fake.url, model="m", seconds=0.3)
+        assert len(fake.asked) == 1
+    assert {one.outcome for one in rows} == {Outcome.UNOBSERVED}
+
+
+def test_answers_that_are_about_as_likely_are_not_accused():
+    def change(body, answer):
+        if body.get("logprobs") and body["messages"][0]["content"].startswith("Name three"):
+            first = answer["choices"][0]["logprobs"]["content"][0]
+            asked.append(1)
+            first["token"] = "AB"[len(asked) % 2]
+            tops = [{"token": "A", "logprob": -0.70}, {"token": "B", "logprob": -0.69}]
+            first.update(logprob=-0.7, top_logprobs=tops)
+            answer["choices"][0]["message"]["content"] = first["token"]
+
+    asked = []
+    found = row("greedy answers", change=change)
+    assert found.outcome is Outcome.UNOBSERVED
+    assert "about as likely" in found.why
 
 
 def test_answers_of_another_form_are_the_server_s_and_no_error_of_ours():
