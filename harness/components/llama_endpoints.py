@@ -264,7 +264,9 @@ def _is(value: object, kind: type) -> bool:
     if kind is float:
         # Neither a NaN nor an integer beyond every float is so small.
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.maxsize
+    return isinstance(value, kind)
 
 
 def _not_shown(name: str) -> Setting:

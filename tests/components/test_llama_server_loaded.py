@@ -61,6 +61,12 @@ def test_a_number_beyond_every_float_is_not_shown(wrong):
     assert f"in the answer of /props is {type(wrong).__name__}, not float" in found.hidden
 
 
+def test_a_count_beyond_every_count_is_not_shown():
+    answers = copy.deepcopy(ANSWERS)
+    answers["/props"]["total_slots"] = 10**400
+    assert shown(answers)[names.SLOTS].found is None
+
+
 def test_what_the_endpoints_show():
     found = {name: one.found for name, one in shown().items() if one.found is not None}
     assert found == {
