@@ -173,3 +173,17 @@ def test_a_stack_whose_server_does_not_run_is_unobserved_and_status_3(pytester, 
     seen.assert_outcomes(skipped=5)
     seen.stdout.fnmatch_lines(["*unobserved: no server answers at http://127.0.0.1:1*start llama-server there*"])
     assert seen.ret == 3
+
+
+def test_how_a_model_is_loaded_is_an_item_of_its_own(pytester, engine):
+    (pytester.path / "stacks").mkdir()
+    stack = (ROOT / "stacks" / "llama-cpp-python.toml").read_text(encoding="utf-8")
+    options = "[options.llama-cpp-python]\nn_gpu_layers = 9\n"
+    stack = stack.partition("[options")[0] + options + "[[policies]]" + stack.partition("[[policies]]")[2]
+    (pytester.path / "stacks" / "asking.toml").write_text(stack, encoding="utf-8")
+    asked = ("--stack", "asking", "--stack-model", "smollm2-135m-instruct", "--stack-project", str(pytester.path))
+    seen = pytester.runpytest_subprocess(*asked, "-k", "load or (no-system and tokenization)")
+    seen.assert_outcomes(passed=1, failed=1)
+    seen.stdout.fnmatch_lines(
+        ["inference (environment): no layer is on a GPU, though n_gpu_layers in the options asks for 9*", "*remedy: *"]
+    )

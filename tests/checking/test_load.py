@@ -421,3 +421,19 @@ def test_reasoning_is_kept_apart_where_the_template_has_it(found, text, asked, o
     by = {} if asked is None else {"asked": asked, "asked_by": "the stack"}
     form = setting(names.REASONING, found, Stage.POSTPROCESS, default="deepseek", default_by="its manual", **by)
     assert row(form, template(text)).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("more", "found", "outcome"),
+    [
+        ({"factor": 4.0, "type": "yarn"}, 0.25, Outcome.EQUAL),
+        ({"factor": 4.0, "type": "yarn"}, 1.0, Outcome.DIVERGED),
+        ({"factor": 4.0, "type": "none"}, 1.0, Outcome.EQUAL),
+        ({"factor": 0.0}, 1.0, Outcome.EQUAL),
+        ({}, 1.0, Outcome.EQUAL),
+    ],
+)
+def test_the_files_stretching_of_rope_is_in_force(more, found, outcome):
+    own = Declared({**METADATA, **{f"llama.rope.scaling.{key}": value for key, value in more.items()}}, 3, 1000, 4000)
+    scale = setting(names.ROPE_SCALE, found, default=1.0, default_by="its source")
+    assert row(scale, golden=own).outcome is outcome

@@ -5,7 +5,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from harness.checking.compare.outcome import Outcome
+from harness.checking.rows import Row
+from harness.checking.verdict import finding_of_row
 from harness.report.junit import to_junit
+from harness.stage import Stage
 from tests.report.sheets import HOSTILE_SHOWN, MADE, bare, chained_only, clean, faulty, hostile
 
 # What the schema that Jenkins and GitLab read by lets stand where: attributes, and children in order.
@@ -115,3 +119,25 @@ def test_nothing_that_xml_forbids_or_that_does_not_show_is_left():
 
 def test_the_same_sheets_give_the_same_bytes():
     assert to_junit([faulty()]) == to_junit([faulty()])
+
+
+def test_a_finding_of_no_case_is_a_test_of_its_own():
+    row = Row(
+        of="load",
+        name="context of a slot",
+        expected="2,048",
+        found="1,024",
+        source="-c",
+        outcome=Outcome.DIVERGED,
+        stage=Stage.INFERENCE,
+        why="the context is divided",
+        remedy="-np 1",
+    )
+    found = read(bare(findings=(finding_of_row(row),)))
+    check(found)
+    (case,) = found.iter("testcase")
+    assert case.attrib["name"] == "inference: the context is divided"
+    assert case.attrib["classname"].endswith(".load")
+    failure = case.find("failure")
+    assert failure.attrib == {"message": "the context is divided", "type": "integration"}
+    assert failure.text.startswith("the context is divided\ndeclared by -c\nremedy: -np 1\n")

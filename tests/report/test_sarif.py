@@ -127,3 +127,12 @@ def test_a_fingerprint_rests_on_the_cause_alone():
 
 def test_the_same_sheets_give_the_same_bytes():
     assert to_sarif([faulty()]) == to_sarif([faulty()])
+
+
+def test_a_finding_of_no_case_is_at_what_names_the_models():
+    none = {"cases": (), "example": "", "evidence": "load", "remedy": "-np 1"}
+    (result,) = run(bare(findings=(finding().model_copy(update=none),)))["results"]
+    (location,) = result["locations"]
+    assert location["physicalLocation"]["artifactLocation"]["uri"] == "stacks/models.toml"
+    assert location["logicalLocations"][0]["fullyQualifiedName"].count("/") == 1
+    assert result["message"]["text"].endswith("remedy: -np 1")

@@ -63,6 +63,12 @@ class Declared:
         }
         if setting in counted:
             return counted[setting]
+        if setting == names.ROPE_SCALE:
+            key = f"{architecture}.rope.scaling.factor"
+            factor = self._number(key)
+            # As llama.cpp reads it, whatever the type, but where the type says that there is none.
+            stretched = factor and self.metadata.get(f"{architecture}.rope.scaling.type") != "none"
+            return (1 / factor if factor and stretched else None), key
         keys = {
             names.TRAINED: "context_length",
             names.ROPE_BASE: "rope.freq_base",
