@@ -53,9 +53,9 @@ class Server:
         """Begin the wait for one answer: a limit on what the server does, not on what keeps it from doing it."""
         return self.child.worker.wait()
 
-    def log_head(self, most: int) -> str:
-        """Return what it wrote first to its log, at most so many bytes."""
-        return self.child.worker.log_head(most)
+    def log_head(self) -> str:
+        """Return what it wrote to its log as it started."""
+        return self.child.worker.log_head()
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""

@@ -40,6 +40,8 @@ from harness.values import Failure
 _LENGTH = struct.Struct("<Q")
 _LOG_LINES = 12
 _LOG_TAIL_BYTES = 16_384
+_LOG_HEAD_BYTES = 4 << 20
+"""Of its beginning: a load of 30 layers at llama.cpp's highest verbosity writes half a megabyte."""
 _LOG_LIMIT = 16 << 20
 """Bytes of log after which it is begun anew: a part may be told to log much, and only the tail is evidence."""
 _ARRAY_TYPES = {"float32", "int32"}
@@ -116,7 +118,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipes: Pipes | None = None
         self._log: BinaryIO | None = None
-        self._trimmed = False
+        self._head = b""
 
     def __enter__(self) -> Worker:
         return self
@@ -166,11 +168,12 @@ class Worker:
         text = tail.decode("utf-8", errors="replace")
         return tuple(line for line in text.splitlines() if line.strip())[-_LOG_LINES:]
 
-    def log_head(self, most: int) -> str:
-        """Return what the child wrote first, at most so many bytes; nothing where its log had to be begun anew."""
-        if self._log is None or self._trimmed:
-            return ""
-        return os.pread(self._log.fileno(), most, 0).decode("utf-8", errors="replace")
+    def log_head(self) -> str:
+        """Return what the child wrote first: as it started."""
+        head = self._head
+        if not head and self._log is not None:
+            head = os.pread(self._log.fileno(), _LOG_HEAD_BYTES, 0)
+        return head.decode("utf-8", errors="replace")
 
     def close(self) -> None:
         """End the child. Called again, it does nothing."""
@@ -194,14 +197,14 @@ class Worker:
 
     def _trim_log(self) -> None:
         if self._log is not None and os.fstat(self._log.fileno()).st_size > _LOG_LIMIT:
+            self._head = self._head or os.pread(self._log.fileno(), _LOG_HEAD_BYTES, 0)
             os.ftruncate(self._log.fileno(), 0)
-            self._trimmed = True
 
     def _spawn(self) -> None:
         child_reads, parent_writes = os.pipe()
         parent_reads, child_writes = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        self._trimmed = False
+        self._head = b""
         # The child appends, so that the log can be cut without a hole of zeros before what it writes next.
         fcntl.fcntl(self._log, fcntl.F_SETFL, fcntl.fcntl(self._log, fcntl.F_GETFL) | os.O_APPEND)
         # The working directory is not on its path (-P): a folder there may have the name of a package.

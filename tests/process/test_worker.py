@@ -520,6 +520,22 @@ def test_a_log_within_the_limit_is_kept(monkeypatch):
         assert worker.log_tail() == ()
 
 
+def test_how_a_log_began_is_kept_though_it_is_cut(monkeypatch):
+    monkeypatch.setattr("harness.process.worker._LOG_LIMIT", 200)
+    with Worker(THING, {}, seconds=FAR) as worker:
+        assert worker.log_head() == ""
+        worker.call("say", lines=["first", "x" * 300])
+        began = worker.log_head()
+        assert began.startswith("first\n")
+        worker.call("greet")
+        worker.call("say", lines=["y" * 300])
+        worker.call("greet")
+        assert (worker.log_tail(), worker.log_head()) == ((), began)
+    with worker:
+        worker.call("say", lines=["again"])
+        assert worker.log_head().startswith("again\n"), "of the child that runs"
+
+
 # The parent's end, and Ctrl-C
 
 PARENT = """

@@ -17,7 +17,7 @@ from harness.components.llama_endpoints import (
     Flag,
     how,
 )
-from harness.components.llama_server._log import MOST, read_log
+from harness.components.llama_server._log import read_log
 from harness.components.llama_server._options import Options
 from harness.components.llama_server._running import Running
 from harness.settings import Loaded, Scalar, Setting, read_scalar
@@ -51,7 +51,7 @@ def loaded_of(running: Running, options: Options, template_of_its_own: bool) -> 
     """
     running.url()
     asked = dict(_asked(options))
-    log = read_log(running.log_head(MOST))
+    log = read_log(running.log_head())
     told = [_with_log(one, log) for one in Endpoints(running.get, running.post).settings()]
     told += [_of_log(names.CONTEXT, log), _of_log(names.WINDOW, log)]
     settings = tuple(_with_asked(one, asked, options, template_of_its_own) for one in told)

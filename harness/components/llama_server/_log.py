@@ -7,13 +7,10 @@ No endpoint shows these. The lines are those of `llama_context`, `llama_kv_cache
 from __future__ import annotations
 
 import re
-from typing import Final
 
 from harness import settings as names
 from harness.settings import Scalar, read_scalar
 
-MOST: Final = 4 << 20
-"""Bytes of the log's beginning that are read: a load of 30 layers writes half a megabyte."""
 _LINE = re.compile(r"\b(llama_context|llama_kv_cache|print_info|load_tensors): (.*)")
 _PAIR = re.compile(r"(\w[\w ]*?)\s+= (\S+)")
 _CACHE = re.compile(r"\bK \((\w+)\).*\bV \((\w+)\)")

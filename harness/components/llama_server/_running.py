@@ -96,9 +96,9 @@ class Running:
         """What begins the wait for one answer of a server of ours; None of one that runs elsewhere."""
         return None if self._own is None else self._own.patience
 
-    def log_head(self, most: int) -> str:
-        """Return what a server of ours wrote first to its log; nothing of one that runs elsewhere."""
-        return "" if self._own is None else self._own.log_head(most)
+    def log_head(self) -> str:
+        """Return what a server of ours wrote to its log as it started; nothing of one that runs elsewhere."""
+        return "" if self._own is None else self._own.log_head()
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path."""
