@@ -266,6 +266,27 @@ def test_a_mistake_is_seen_by_the_row_that_is_for_it(name, stage, mistake):
     assert found.expected
 
 
+NEVER = {"tools", "seed", "control text of a user's", "bad requests"}
+"""Of what the API promises nothing, or what is told by whether the server still answers."""
+
+
+def test_every_row_that_can_convict_has_a_mistake_of_its_own():
+    assert {one.name for one in CANARIES} - {name for name, *_ in MISTAKES} == NEVER
+
+
+def test_who_dies_of_a_bad_request_is_accused_of_it():
+    dead = []
+
+    def before(body):
+        if dead or body.get("temperature") == "hot":
+            dead.append(1)
+            return "cut"
+        return None
+
+    rows = canaries_of(before=before)
+    assert convicted(rows) == ["bad requests"]
+
+
 def test_what_a_server_refuses_is_not_seen_and_not_a_defect():
     def no_choices(body):
         return (400, {"error": {"message": "n is not supported"}}) if body.get("n") else None
