@@ -23,10 +23,12 @@ _TEMPLATE: Final = (
     "template, Ollama: TEMPLATE in the Modelfile"
 )
 _CONTEXT: Final = "a larger context: llama-server -c N (shared by its slots, -np), Ollama PARAMETER num_ctx N"
+_CALL_ID: Final = "call00001"
+"""Mistral's templates take nine letters and digits, and nothing else."""
 _CALL: Final[Json] = {
     "role": "assistant",
     "content": "",
-    "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+    "tool_calls": [{"id": _CALL_ID, "type": "function", "function": {"name": "look", "arguments": "{}"}}],
 }
 _TOOLS: Final[list[Json]] = [
     {"type": "function", "function": {"name": "look", "description": "", "parameters": {"type": "object"}}}
@@ -91,7 +93,7 @@ def _answered(ask: Asking) -> Said:
 @canary("tool's result", Stage.TEMPLATE, "is part of the prompt", "messages, tool", _TEMPLATE)
 def _result(ask: Asking) -> Said:
     def turns(text: str) -> list[Json]:
-        return [*user("Hi"), _CALL, {"role": "tool", "tool_call_id": "call_1", "content": text}]
+        return [*user("Hi"), _CALL, {"role": "tool", "tool_call_id": _CALL_ID, "content": text}]
 
     said = _other_than_user(ask, turns, "a tool's result", tools=_TOOLS)
     if said.outcome is Outcome.DIVERGED and _tools(ask).outcome is not Outcome.EQUAL:
