@@ -27,6 +27,9 @@ _AROUND_A_FILE: Final = ("llama-cpp-python", "llama-server")
 
 _OPENS: Final = "give --model-file FILE.gguf: the stages can then be held against what the file makes due"
 
+_LOADING: Final = 300.0
+"""Seconds for an answer of a server by its address: some load their model with the first question."""
+
 Told = Callable[[str], None]
 
 
@@ -171,7 +174,7 @@ def _canaries(subject: Subject, asked: Asked, progress: Progress) -> tuple[Row, 
     # llama-server serves one model by any name, so that none is kept of it.
     options = next(iter(subject.stack.options.values()))
     name = str(options.get("model") or next(iter(asked.models), "local"))
-    return canaries(subject.url, model=name, key_variable=asked.key_variable, progress=progress)
+    return canaries(subject.url, model=name, key_variable=asked.key_variable, seconds=_LOADING, progress=progress)
 
 
 def _loaded(subject: Subject) -> tuple[Row, ...]:
