@@ -262,3 +262,14 @@ def test_ctrl_c_ends_the_check_with_one_line_and_no_engine_left(engine):
     assert output == ""
     psutil.wait_procs(children, timeout=20)
     assert not any(child.is_running() for child in children)
+
+
+def test_in_a_log_long_work_is_seen_to_go_on(monkeypatch, capsys):
+    from harness.cli import shared
+
+    with shared.progress_line() as progress:
+        progress("case a", 0, 2)
+        monkeypatch.setattr(shared, "_EVERY", 0.0)
+        progress("case b", 1, 2)
+    seen = capsys.readouterr()
+    assert (seen.out, seen.err) == ("", "harness: case b  1/2\n")

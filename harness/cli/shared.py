@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -116,8 +117,15 @@ def console() -> Any:
     return Console(highlight=False, soft_wrap=False)
 
 
+_EVERY = 30.0
+"""Seconds between two lines of progress where nobody sits before a terminal."""
+
+
 class _Progress:
-    """Shows what is being done, in one line of a terminal that goes away before anything else is printed."""
+    """Shows what is being done, in one line of a terminal that goes away before anything else is printed.
+
+    In a log or a pipe a line is written now and then instead, so that long work is seen to go on.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -125,11 +133,15 @@ class _Progress:
 
         console = Console(stderr=True)
         self._status = Status("starting", console=console) if console.is_terminal else None
+        self._told = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._status is not None:
             self._status.start()
             self._status.update(f"{what}  {done}/{total}")
+        elif time.monotonic() - self._told >= _EVERY:
+            self._told = time.monotonic()
+            print(f"harness: {what}  {done}/{total}", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take the line away; the next step shows it again."""
