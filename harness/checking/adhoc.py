@@ -26,6 +26,7 @@ _COMPATIBLE = "openai-compatible"
 PROFILES = (_LLAMA_SERVER, "ollama", "lm-studio", "generic")
 NO_MODEL = ModelRef(name="the server's own", path=Path(os.devnull), sha256="")
 """Stands where nobody says which model it is."""
+_UNAVAILABLE = "HTTP 503"
 _START = "start the server, or mend the address"
 _HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}(/|$)")
 _NAME = "local"
@@ -139,11 +140,18 @@ def _object(get: Callable[[str], object], path: str, url: str) -> Json:
     """Return the object at a path, an empty one where there is none.
 
     Raises:
-        NotRunningError: no server answers at all.
+        NotRunningError: no server answers at all, or it is not ready.
     """
     try:
         found = get(path)
-    except (StageRefusedError, StageUnobservedError):
+    except StageRefusedError as refused:
+        if refused.refusal.error == _UNAVAILABLE:
+            # llama-server says so while it loads its model, and shows nothing until then.
+            raise NotRunningError(
+                f"{url} is not ready: {refused.refusal.line}", "wait until it is, and ask again"
+            ) from None
+        return {}
+    except StageUnobservedError:
         return {}
     except StageFailedError as failed:
         if failed.failure.reason == "hang":

@@ -157,3 +157,13 @@ def test_a_real_llama_server_with_another_template_is_found_out(real, smollm, sm
     assert [row.remedy for row in rows if row.name == "template"] == [
         "start llama-server with --jinja and --chat-template-file, and the model's template"
     ]
+
+
+def test_a_server_that_still_loads_is_waited_for_and_not_taken_for_another():
+    def loading(handler: Handler, asked: Asked) -> None:
+        handler.json({"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, 503)
+
+    with serving(loading) as fake:
+        done = CliRunner().invoke(app, ["check", fake.url])
+    assert done.exit_code == 3
+    assert done.stderr == f"harness: {fake.url} is not ready: Loading model; wait until it is, and ask again\n"
