@@ -191,7 +191,10 @@ def diff(
 
 def trace(
     stack: Annotated[str, typer.Argument(metavar="STACK_OR_URL", help="A stack, or a server's address.")],
-    case: Annotated[str, typer.Argument(help="A case.")],
+    case: Annotated[str | None, typer.Argument(help="A case.")] = None,
+    body: Annotated[
+        Path | None, typer.Option("--body", metavar="FILE", help="A request body as it was sent, in a case's stead.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="A model of stacks/models.toml; of an address, the name to ask for.")
     ] = None,
@@ -205,13 +208,15 @@ def trace(
     """Show what every stage of a stack makes of a case; of a server's address, what it sends to its model."""
     from harness.checking.adhoc import address_of, observe_address
     from harness.checking.opened import observe
-    from harness.project.golden import load_case
+    from harness.project.golden import case_of_body, load_case
     from harness.project.stack import load_stack
     from harness.report import machine
     from harness.report.console import render_observation
 
     place = project_at(project)
-    asked = load_case(place, case)
+    if (case is None) == (body is None):
+        raise UserError("name either a case or a body", "harness trace STACK_OR_URL CASE, or --body FILE")
+    asked = load_case(place, case) if case is not None else case_of_body(body or Path())
     address = address_of(stack)
     if address is not None:
         found = observe_address(
@@ -222,7 +227,7 @@ def trace(
     else:
         found = observe(place, load_stack(place, stack), asked, model, stream=stream, dry_run=dry_run)
     if form is Format.JSON:
-        print(machine.to_json(machine.TRACE, stack=stack, case=case, observation=found))
+        print(machine.to_json(machine.TRACE, stack=stack, case=asked.name, observation=found))
     else:
         console().print(render_observation(found))
     errors = found.own_errors

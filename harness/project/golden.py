@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from harness.errors import UserError, unknown_name
 from harness.project.documents import read_json, read_toml
@@ -160,6 +160,27 @@ def load_case(project: Project, name: str) -> Case:
         raise unknown_name("case", name, names)
     path = next(path for layer in project.layers if (path := layer.golden / "cases" / f"{name}.json").exists())
     return read_json(path, Case).model_copy(update={"name": name})
+
+
+def case_of_body(path: Path) -> Case:
+    """Return a case of a request body as it was sent: a JSON file with a chat-completions body and nothing else.
+
+    What it says of streaming is left out, as a run says that.
+
+    Raises:
+        UserError: the file cannot be read, or holds no such body.
+    """
+    body = read_json(path, _Body).root
+    asked = {name: value for name, value in body.items() if name not in ("stream", "stream_options", "model")}
+    try:
+        return Case(name=path.stem, description=f"The body in {path.name}.", covers=(), body=asked)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path} is no chat-completions body: {problem}") from None
+
+
+class _Body(RootModel[dict[str, Any]]):
+    pass
 
 
 def cases_for(project: Project, model: str, wanted: Sequence[str] = ()) -> tuple[Case, ...]:

@@ -167,3 +167,27 @@ def test_a_server_that_still_loads_is_waited_for_and_not_taken_for_another():
         done = CliRunner().invoke(app, ["check", fake.url])
     assert done.exit_code == 3
     assert done.stderr == f"harness: {fake.url} is not ready: Loading model; wait until it is, and ask again\n"
+
+
+def test_a_request_as_it_was_sent_takes_a_case_s_place(tmp_path):
+    sent = {"model": "any", "stream": True, "messages": [{"role": "user", "content": "Hey"}], "max_tokens": 2}
+    (tmp_path / "sent.json").write_text(json.dumps(sent))
+    with serving(llama_server) as fake:
+        words = ["trace", fake.url, "--body", str(tmp_path / "sent.json"), "--dry-run", "--format", "json"]
+        done = CliRunner().invoke(app, words)
+    found = json.loads(done.stdout)
+    assert (found["case"], found["observation"]["prompt"]["text"]) == ("sent", "<Hey>")
+
+
+@pytest.mark.parametrize("text", ['{"max_tokens": 2}', "[]", "no"])
+def test_what_is_no_body_is_one_line(tmp_path, text):
+    (tmp_path / "sent.json").write_text(text)
+    done = CliRunner().invoke(app, ["trace", "http://127.0.0.1:9", "--body", str(tmp_path / "sent.json")])
+    assert done.exit_code == 2
+    assert str(tmp_path / "sent.json") in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_trace_needs_a_case_or_a_body():
+    done = CliRunner().invoke(app, ["trace", "http://127.0.0.1:9"])
+    assert (done.exit_code, "name either a case or a body" in done.stderr) == (2, True)
