@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from harness.settings import Loaded
 
 
+SETTINGS_ELSEWHERE = "settings that a server elsewhere does not show"
+"""The class of noise of an engine that runs already, and may have been started with any healthy settings."""
+
+
 class Stage(StrEnum):
     """A step of the path from the caller's request to the caller's reply, in the order a request passes them."""
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from harness.checking.running import open_stack
 from harness.checking.trace import Tracer
@@ -97,16 +98,18 @@ def stack_at(
 
     Raises:
         NotRunningError: the server does not answer.
-        UserError: there is no such family.
+        UserError: there is no such family, or the address is none.
     """
     from harness.wire.api import Api  # speaking HTTP is an extra
 
+    _check_address(url)
+    at = url.rstrip("/")
     if profile is not None and profile not in PROFILES:
         raise unknown_name("profile", profile, PROFILES)
-    api = Api(url.rstrip("/").removesuffix("/v1"), key_variable=key_variable, seconds=20, start=_START)
+    api = Api(at.removesuffix("/v1"), key_variable=key_variable, seconds=20, start=_START)
     try:
         family = profile or _family(api.get, url)
-        options: Json = {"url": url, "any_model": model is None, "api_key_variable": key_variable}
+        options: Json = {"url": at, "any_model": model is None, "api_key_variable": key_variable}
         if family == _LLAMA_SERVER:
             server = _LLAMA_SERVER
         else:
@@ -122,6 +125,16 @@ def stack_at(
         options={server: options},
         policies=load_stack(project, family).policies if family in stack_names(project) else (),
     )
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise UserError(f"{url} is no address of a server", "give one like http://127.0.0.1:8080")
 
 
 def _family(get: Callable[[str], object], url: str) -> str:

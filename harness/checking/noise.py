@@ -25,7 +25,7 @@ from harness.project.files import write_file
 from harness.project.golden import NOISE, Golden, beside_goldens, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component
-from harness.stage import Stage, StageFailedError, StageUnobservedError
+from harness.stage import SETTINGS_ELSEWHERE, Stage, StageFailedError, StageUnobservedError
 from harness.values import Generation, ModelRef
 
 FACTOR = 3.0
@@ -81,7 +81,14 @@ class Noise(RootModel[Annotated[dict[str, EngineNoise], Field(min_length=1)]]):
     model_config = ConfigDict(frozen=True)
 
     def floor(self, component: str, name: str) -> Floor:
-        """Return the limits for a component's class of settings; for one never measured, those of the noisiest."""
+        """Return the limits for a component's class of settings; for one never measured, those of the noisiest.
+
+        A server elsewhere does not show its settings: its limits are those of its component's noisiest.
+        """
+        own = self.root.get(component)
+        if own is not None and name == SETTINGS_ELSEWHERE:
+            kind, seen = max(own.classes.items(), key=lambda one: one[1].max)
+            return _floor(seen, f"{FACTOR:g} times the noise of {component}, {kind}, the noisiest of its settings")
         measured = {(part, kind): seen for part, noise in self.root.items() for kind, seen in noise.classes.items()}
         key = component, name
         if key in measured:
@@ -150,7 +157,7 @@ def measure_noise(
         goldens: Its goldens; those without a generation are passed over.
         progress: Told the variation, and how many cases of how many are done.
         brief: Run those variations only that the component names as `brief`, which are of every class; all where it
-            names none.
+            names none. To them come those that a server elsewhere may have without showing it (`elsewhere`).
 
     Raises:
         UserError: the component declares no variations, the engine starts with none, or a run did not end with a
@@ -162,6 +169,7 @@ def measure_noise(
     if brief:
         few = getattr(component, "brief", variations)
         variations = {label: options for label, options in variations.items() if label in few}
+        variations = {**variations, **getattr(component, "elsewhere", {})}
     if not variations:
         raise UserError(f"the component {name!r} declares no healthy variations to measure noise over")
     usable = [golden for golden in goldens if isinstance(golden.generation, Generation)]

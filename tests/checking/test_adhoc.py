@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[servers]'")
 
-from harness.checking.adhoc import address_of, observe_address
+from harness.checking.adhoc import address_of, observe_address, stack_at
 from harness.cli import app
 from harness.errors import UserError
 from harness.project.project import find_project
@@ -191,3 +191,15 @@ def test_what_is_no_body_is_one_line(tmp_path, text):
 def test_a_trace_needs_a_case_or_a_body():
     done = CliRunner().invoke(app, ["trace", "http://127.0.0.1:9"])
     assert (done.exit_code, "name either a case or a body" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("address", ["http://", "http://127.0.0.1:abc", "http://127.0.0.1:99999", "https://:80"])
+def test_what_is_no_address_is_a_wrong_call_and_convicts_no_server(address):
+    with pytest.raises(UserError, match="is no address of a server"):
+        stack_at(find_project(), address)
+
+
+def test_a_slash_behind_the_path_changes_nothing():
+    with serving(healthy) as fake:
+        stacks = [stack_at(find_project(), f"{fake.url}{end}", profile="llama-server") for end in ("/v1", "/v1/")]
+    assert stacks[0].options == stacks[1].options

@@ -28,7 +28,7 @@ from harness.errors import UserError
 from harness.project.golden import Golden
 from harness.project.project import Project
 from harness.project.stack import Stack, Stages
-from harness.stage import Stage, StageFailedError, StageRefusedError, StageUnobservedError
+from harness.stage import SETTINGS_ELSEWHERE, Stage, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import (
     Case,
     Distributions,
@@ -102,6 +102,13 @@ class Engine:
 
     def reply(self, generation, tokens, request, *, stream):
         raise NotImplementedError
+
+
+class MayBeElsewhere(Engine):
+    """An engine that may run elsewhere with settings that it does not show."""
+
+    brief: ClassVar[frozenset[str]] = frozenset({"as configured"})
+    elsewhere: ClassVar[dict[str, dict[str, float | str]]] = {"no flash attention": {"kind": "unseen", "nudge": 0.5}}
 
 
 class NeverStarts(Engine):
@@ -236,6 +243,24 @@ def test_what_was_never_measured_gets_the_limits_of_the_noisiest_of_all_componen
     source = f"3 times the noise of other, fine, as {component}, {kind} was never measured"
     for measured in (quiet_first, dict(reversed(quiet_first.items()))):
         assert Noise(measured).floor(component, kind) == Floor(limit=1.5, mean=0.75, source=source)
+
+
+def test_a_server_elsewhere_has_the_limits_of_its_own_components_noisiest_settings():
+    measured = {"engine": engine_noise(fine=0.01, coarse=(0.5, 0.25)), "other": engine_noise(fine=2.0)}
+    source = "3 times the noise of engine, coarse, the noisiest of its settings"
+    found = Noise(measured).floor("engine", SETTINGS_ELSEWHERE)
+    assert found == Floor(limit=1.5, mean=0.75, source=source)
+    assert Noise(measured).floor("third", SETTINGS_ELSEWHERE).limit == 6.0
+
+
+def test_a_brief_measurement_covers_what_a_server_elsewhere_may_have(engine):
+    engine(MayBeElsewhere)
+    made = measure_noise(STACK, MODEL, [make_golden("a")], brief=True)
+    assert {kind: seen.variations for kind, seen in made.classes.items()} == {
+        "fine": ("as configured",),
+        "unseen": ("no flash attention",),
+    }
+    assert "unseen" not in measure_noise(STACK, MODEL, [make_golden("a")]).classes
 
 
 class Part:

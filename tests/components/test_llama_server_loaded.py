@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from harness.components.llama_server._log import read_log
 from harness.components.llama_server._options import Options
 from harness.defects.model_copy import ModelCopy
 from harness.settings import Setting
-from harness.stage import StageFailedError, StageRefusedError, StageUnobservedError
+from harness.stage import SETTINGS_ELSEWHERE, StageFailedError, StageRefusedError, StageUnobservedError
 from harness.values import Failure, ModelRef, Refusal
 
 PARAMS = {"temperature": 0.800000011920929, "top_k": 40, "min_p": 0.05000000074505806, "n_predict": -1}
@@ -343,3 +344,10 @@ def test_a_healthy_server_is_as_declared(smollm, held, options):
     assert not wrong(by_hand)
     assert sum(row.outcome is Outcome.EQUAL for row in asked.values()) >= 30
     assert {row.outcome for row in by_hand.values()} == {Outcome.EQUAL, Outcome.UNOBSERVED}
+
+
+def test_a_server_that_runs_already_shows_no_class_of_noise():
+    model = ModelRef(name="m", path=Path("m.gguf"), sha256="0" * 64)
+    with LlamaServer(model, {"url": "http://127.0.0.1:1"}) as elsewhere, LlamaServer(model, {}) as own:
+        assert elsewhere.noise_class() == SETTINGS_ELSEWHERE
+        assert own.noise_class() == "cache f16/f16, flash attention auto"

@@ -34,7 +34,7 @@ from harness.probes.fingerprint import SAME_SERVER, Fingerprint, same
 from harness.probes.replay import ReplayModel
 from harness.probes.search import candidates, search
 from harness.settings import Loaded
-from harness.stage import Stage, StageUnobservedError
+from harness.stage import SETTINGS_ELSEWHERE, Stage, StageUnobservedError
 from harness.values import (
     Case,
     CaseOptions,
@@ -85,6 +85,10 @@ class LlamaServer:
         "n_batch 32": {"parameters": {"n_batch": 32}},
     }
     """Settings under which the engine is as healthy as under any other."""
+    elsewhere: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "no flash attention": {"parameters": {"flash_attn_type": 0}},
+    }
+    """Healthy settings that a server may have been started with elsewhere, which does not show them."""
 
     def __init__(self, model: ModelRef, options: Mapping[str, Any]) -> None:
         self._options = Options.model_validate(options)
@@ -131,6 +135,8 @@ class LlamaServer:
 
     def noise_class(self) -> str:
         """Return the class of settings whose noise is of one kind."""
+        if self._options.url is not None:
+            return SETTINGS_ELSEWHERE
         given = self._options.parameters
         cache = f"{given.get('cache_type_k', 'f16')}/{given.get('cache_type_v', 'f16')}"
         return f"cache {cache}, flash attention {given.get('flash_attn_type', 'auto')}"
