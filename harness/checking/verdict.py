@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.checking.compare.count import CAUSE
 from harness.checking.compare.outcome import START, Difference, Hunk, Kind, Outcome, unobserved
 from harness.checking.judge import Chained, Judge, StageResult
 from harness.checking.own import OwnSeenError
@@ -156,7 +157,7 @@ def convict(
             raises `OwnSeenError` where code of ours raises in that run.
         same: Why a stage is cleared, in a few words.
     """
-    results, explained = _explained(_one_start(results), explain)
+    results, explained = _explained(_counting(_one_start(results)), explain)
     errors = _errors(results)
     findings = tuple(finding for stage in Stage for finding in _findings(stage, results, explained, errors))
     convicted = {finding.stage for finding in findings}
@@ -318,6 +319,17 @@ def _one_start(results: Sequence[StageResult]) -> Sequence[StageResult]:
         if result.isolated.difference in shared and result.stage is not Stage.INFERENCE
         else result
         for result in results
+    ]
+
+
+def _counting(results: Sequence[StageResult]) -> Sequence[StageResult]:
+    """A number of prompt ids that is the same for prompts of several lengths counts nothing, so it convicts nobody."""
+    told = [r.unexplained[1].hunks[0] for r in results if r.unexplained and r.unexplained[1].causes == (CAUSE,)]
+    if not len({hunk.observed for hunk in told}) == 1 < len({hunk.golden for hunk in told}):
+        return results
+    silent = {"unexplained": None, "streamed_only": False, "chained": Chained.NOT_SEEN}
+    return [
+        r.model_copy(update=silent) if r.unexplained and r.unexplained[1].causes == (CAUSE,) else r for r in results
     ]
 
 

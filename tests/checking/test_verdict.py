@@ -902,3 +902,25 @@ def test_a_call_that_refuses_a_prompt_beyond_its_context_accuses_nobody():
     for context, accused in ((0, False), (len(BEYOND.tokens.ids) + 1, True)):
         results = Judge({}, FLOOR, lambda room=context: room).case(BEYOND, seen)
         assert any(result.chained is Chained.UNEXPLAINED for result in results) is accused
+
+
+def counted(name, right, reported):
+    """A server that shows no prompt, and of which the reply reports a length."""
+    asked = golden(name, tokens=Tokens(ids=tuple(range(right)), pieces=("x",) * right))
+    reply = asked.reply.model_copy(update={"usage": Usage(prompt_tokens=reported, completion_tokens=3)})
+    shown = observed(asked, prompt=HIDDEN, tokens=HIDDEN, generation=HIDDEN, reply=reply)
+    hidden = observed(asked, prompt=HIDDEN, tokens=HIDDEN, generation=HIDDEN, reply=HIDDEN)
+    return asked, trace(asked, {Run.ISOLATED: hidden, Run.ISOLATED_STREAM: hidden, Run.CHAINED: shown})
+
+
+def test_a_length_that_is_not_the_golden_s_convicts_the_template():
+    found = verdict(counted("a", 20, 10), counted("b", 30, 19), explain=lambda _: "state")
+    (finding,) = found.findings
+    assert (finding.stage, finding.cases) == (Stage.TEMPLATE, ("a", "b"))
+    assert statuses(found)["postprocess"] == "unobserved", "of which nothing was seen"
+
+
+def test_a_length_that_is_the_same_for_every_prompt_counts_nothing():
+    found = verdict(counted("a", 20, 3), counted("b", 30, 3), explain=lambda _: "state")
+    assert found.findings == ()
+    assert statuses(found)["template"] == "unobserved"
