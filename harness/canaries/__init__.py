@@ -12,6 +12,7 @@ from harness.canaries import answers, arriving, choosing, forms, refusing, strea
 from harness.canaries.asking import Asking
 from harness.canaries.canary import CANARIES
 from harness.checking.rows import Row
+from harness.errors import NotRunningError
 from harness.wire.api import Api
 
 __all__ = ["canaries"]
@@ -37,7 +38,7 @@ def canaries(
         progress: Told of every canary.
 
     Raises:
-        NotRunningError: nothing listens there.
+        NotRunningError: nothing listens there, or what does has no chat route.
         UserError: it wants another API key.
     """
     api = Api(url.rstrip("/").removesuffix("/v1"), key_variable=key_variable, seconds=seconds, start="start the server")
@@ -47,6 +48,9 @@ def canaries(
         for done, one in enumerate(CANARIES):
             progress(f"canary {one.name}", done, len(CANARIES))
             rows.append(one.row(asking))
+            if asking.absent:
+                remedy = "name the address of a server of OpenAI's API, without a path"
+                raise NotRunningError(f"{url} cannot be asked: {asking.absent}", remedy)
         return tuple(rows)
     finally:
         api.close()

@@ -28,6 +28,7 @@ class Asking:
 
     Attributes:
         answered: Whether any question was answered.
+        absent: What was said of the chat route, where there is none.
     """
 
     def __init__(self, api: Api, model: str) -> None:
@@ -37,6 +38,7 @@ class Asking:
         self._stopped = ""
         self._late = 0
         self.answered = False
+        self.absent = ""
 
     def chat(self, messages: Sequence[Json] | str = PLAIN, *, again: int = 0, **more: Any) -> Json:
         """Return the answer to a conversation, or to one message of a user's.
@@ -87,7 +89,11 @@ class Asking:
         self._stopped = why
 
     def _completion(self, body: Json) -> Json:
-        found = self._api.post(_CHAT, body)
+        try:
+            found = self._api.post(_CHAT, body)
+        except StageUnobservedError as hidden:
+            self.absent = hidden.unobserved.reason
+            raise
         with reading("the answer is no chat completion"):
             _ = found["choices"][0]["message"]["role"]
         answer: Json = found

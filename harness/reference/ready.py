@@ -69,6 +69,7 @@ def cost(project: Project, model: str, cases: Sequence[str]) -> str:
         ModelFileError: the file cannot be read.
     """
     found = resolve_model(project, model)
+    cases = _with_those_of_noise(project, model, cases, not why_not_computed(found))
     lacking = missing_goldens(project, found, cases)
     if not lacking and load_noise(project, model) is not None:
         return ""
@@ -81,6 +82,13 @@ def cost(project: Project, model: str, cases: Sequence[str]) -> str:
         return f"{head} up to the ids of the prompt, {kept}; of what it answers there are none: {why}"
     seconds = weights * _SECONDS_A_WEIGHT * max(len(lacking), 1)
     return f"{head} in about {max(seconds, 1):.0f} s and {weights * _BYTES_A_WEIGHT / 1e9:.1f} GB of memory, {kept}"
+
+
+def _with_those_of_noise(project: Project, model: str, cases: Sequence[str], computes: bool) -> tuple[str, ...]:
+    """Return the cases with those of a first look, where noise is to be measured: two cases show too little of it."""
+    if not computes or load_noise(project, model) is not None:
+        return tuple(cases)
+    return tuple(dict.fromkeys((*cases, *quick_cases(project, model))))
 
 
 def why_not_computed(model: ModelRef) -> str:
@@ -127,8 +135,9 @@ def make_ready(project: Project, model: str, stack: Stack, cases: Sequence[str],
         UserError: the reference does not know the file, or nothing can be written.
     """
     found = resolve_model(project, model)
-    lacking = missing_goldens(project, found, cases)
     computes = not why_not_computed(found)
+    cases = _with_those_of_noise(project, model, cases, computes)
+    lacking = missing_goldens(project, found, cases)
     if lacking:
         recording = Recording(
             project, found, frozenset({Change.NEW, Change.CHANGED}), only=frozenset(c.name for c in lacking)

@@ -431,3 +431,15 @@ def test_a_real_server_is_accused_of_nothing(smollm, monkeypatch):
         running.close()
     assert [(one.name, one.why) for one in rows if one.outcome in (Outcome.DIVERGED, Outcome.ERROR)] == []
     assert sum(one.outcome is Outcome.EQUAL for one in rows) >= 30
+
+
+def test_what_has_no_chat_route_is_no_finding():
+    def page(handler, _):
+        handler.whole(b"<html>hello</html>", status=501, kind="text/html")
+
+    with serving(page) as fake, pytest.raises(NotRunningError) as caught:
+        canaries(fake.url, model="m")
+    assert str(caught.value) == (
+        f"{fake.url} cannot be asked: this server has no chat completions route (HTTP 501); "
+        "name the address of a server of OpenAI's API, without a path"
+    )
