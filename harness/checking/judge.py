@@ -206,9 +206,8 @@ class Judge:
         if not isinstance(reply, Reply):
             return
         if stage in (Stage.TEMPLATE, Stage.TOKENIZATION):
-            declared = {rule for at, rule in self._policies if at is Stage.TOKENIZATION}
             count = None if reply.usage is None else reply.usage.prompt_tokens
-            difference = by_count(golden.prompt, golden.tokens, count, declared)
+            difference = by_count(golden.prompt, golden.tokens, count)
             if difference is not None and not results[stage].isolated.outcome.bad:
                 results[stage] = results[stage].model_copy(update=_unexplained(results[stage], run, difference))
         due = self._due(golden, trace, run)

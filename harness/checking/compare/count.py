@@ -6,7 +6,6 @@ added. One id more or less is left alone: not every server counts the BOS.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final
 
 from harness.checking.compare.outcome import Difference, Hunk
@@ -16,21 +15,19 @@ CAUSE: Final = "another number of prompt ids"
 _BOS: Final = 1
 
 
-def by_count(
-    prompt: Prompt | Refusal | None, tokens: Tokens | None, count: int | None, declared: Collection[str]
-) -> Difference | None:
+def by_count(prompt: Prompt | Refusal | None, tokens: Tokens | None, count: int | None) -> Difference | None:
     """Return how a count speaks against the prompt; None where it does not, or nothing is known.
 
     Args:
         prompt: The golden's.
         tokens: The golden's.
-        count: What the reply reports.
-        declared: The policies of tokenization that the stack declares.
+        count: What the reply reports. The number of any known policy is right too, declared or not: a server of which
+            nothing else is known declares none.
     """
     if count is None or tokens is None or not isinstance(prompt, Prompt) or prompt.policies:
         # By a policy the template makes another prompt, of which the ids are not known.
         return None
-    right = [len(tokens.ids), *(len(ids) for rule, ids in tokens.policies.items() if rule in declared)]
+    right = [len(tokens.ids), *(len(ids) for ids in tokens.policies.values())]
     if any(abs(count - one) <= _BOS for one in right):
         return None
     more = count > right[0]
