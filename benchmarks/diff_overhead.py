@@ -17,7 +17,7 @@ from harness.checking.diff import Pair
 from harness.checking.running import open_stack
 from harness.components.llama_server import LlamaServer
 from harness.process.serving import Server
-from harness.project.golden import cases_for
+from harness.project.cases import cases_for
 from harness.project.project import find_project
 from harness.project.stack import load_stack, resolve_model
 from harness.stage import Stage

@@ -29,7 +29,8 @@ from harness.fuzz.finding import Finding
 from harness.fuzz.template.api import engine_paths
 from harness.fuzz.template.run import SECONDS, Children, Plan, Statistics
 from harness.fuzz.template.trial import Subject
-from harness.project.golden import cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import load_golden, load_provenance
 from harness.project.project import find_project
 from harness.project.stack import resolve_model
 

@@ -29,8 +29,9 @@ from harness.checking.noise import EngineNoise, NoiseClass, load_noise, save_noi
 from harness.errors import UserError
 from harness.explain.checksums import CHECKSUMS, Recorded
 from harness.explain.checksums import save as save_checksums
+from harness.project.cases import case_names
 from harness.project.documents import read_json
-from harness.project.golden import Golden, case_names, load_golden, load_provenance
+from harness.project.golden import Golden, load_golden, load_provenance
 from harness.project.golden_writing import writing
 from harness.project.project import Project
 from harness.reference.record import Change, Recording

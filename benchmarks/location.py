@@ -28,7 +28,8 @@ from harness.llama.ggml import VIEWS, Watcher, rows_of
 from harness.llama.laboratory.engine import Engine
 from harness.llama.laboratory.noise import MEASURED
 from harness.llama.layout import Tensor
-from harness.project.golden import cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import load_golden, load_provenance
 from harness.project.project import find_project
 from harness.project.stack import resolve_model
 from harness.reference.oracle import Oracle

@@ -24,7 +24,8 @@ from harness.checking.compare.inference import Floor
 from harness.checking.judge import Judge
 from harness.checking.trace import FIELDS, Run, Trace
 from harness.checking.verdict import convict
-from harness.project.golden import Golden, cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import Golden, load_golden, load_provenance
 from harness.project.project import Project, find_project
 from harness.project.stack import resolve_model
 from harness.report.html import to_html

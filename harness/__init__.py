@@ -35,7 +35,7 @@ _HOME = {
     "check": "explain.pipeline",
     "find_project": "project.project",
     "fuzz_template": "fuzz.template.api",
-    "load_case": "project.golden",
+    "load_case": "project.cases",
     "load_stack": "project.stack",
     "open_session": "checking.opened",
 }

@@ -114,7 +114,8 @@ class _Runner:
 
     def items(self, session: pytest.Session) -> Iterator[pytest.Item]:
         """Yield one item a case and stage that the goldens have something to say of, and one of the load stage."""
-        from harness.project.golden import cases_for, load_golden, load_provenance
+        from harness.project.cases import cases_for
+        from harness.project.golden import load_golden, load_provenance
         from harness.stage import Stage
 
         with _usage_errors():

@@ -26,7 +26,7 @@ from harness.fuzz.parser.properties import PROPERTIES as PARSER
 from harness.fuzz.template.properties import PROPERTIES as TEMPLATE
 from harness.fuzz.tokenizer.properties import PROPERTIES as TOKENIZER
 from harness.inject.draw import KINDS
-from harness.project.golden import case_names
+from harness.project.cases import case_names
 from harness.project.stack import component_entry_points, load_models, stack_names
 from tests.conftest import ROOT
 

@@ -22,7 +22,8 @@ from harness.defects.catalogue import catalogue, defects_in
 from harness.defects.defect import Defect
 from harness.errors import UserError
 from harness.explain.pipeline import Pipeline
-from harness.project.golden import cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import load_golden, load_provenance
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, load_stack, resolve_model
 from harness.stage import Stage

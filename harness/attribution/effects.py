@@ -21,7 +21,8 @@ from harness.defects.catalogue import catalogue
 from harness.defects.defect import Defect
 from harness.defects.reference import BEFORE_IDS, HurtReference
 from harness.errors import UserError
-from harness.project.golden import Golden, cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import Golden, load_golden, load_provenance
 from harness.project.project import Project, find_project
 from harness.project.stack import load_stack, resolve_model
 from harness.stage import StageFailedError, StageRefusedError

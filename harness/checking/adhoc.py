@@ -158,7 +158,7 @@ def _object(get: Callable[[str], object], path: str, url: str) -> Json:
     try:
         found = get(path)
     except StageRefusedError as refused:
-        if refused.refusal.error == _UNAVAILABLE:
+        if refused.refusal.error == _UNAVAILABLE and "loading" in refused.refusal.message.lower():
             # llama-server says so while it loads its model, and shows nothing until then.
             raise NotRunningError(
                 f"{url} is not ready: {refused.refusal.line}", "wait until it is, and ask again"

@@ -29,7 +29,8 @@ from harness.checking.swap import swapped
 from harness.checking.trace import FIELDS, Run, Trace, Tracer
 from harness.checking.verdict import Finding, Verdict, convict, explain_by_rerun
 from harness.errors import UserError
-from harness.project.golden import Golden, GoldenError, cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import Golden, GoldenError, load_golden, load_provenance
 from harness.project.project import Project
 from harness.project.stack import Stack, resolve_model
 from harness.stage import Stage

@@ -210,8 +210,13 @@ class Judge:
             difference = by_count(golden.prompt, golden.tokens, count)
             if difference is not None and not results[stage].isolated.outcome.bad:
                 results[stage] = results[stage].model_copy(update=_unexplained(results[stage], run, difference))
+        if Stage.POSTPROCESS not in results:
+            return
         due = self._due(golden, trace, run)
-        if not isinstance(due, Golden) or due.reply is None or Stage.POSTPROCESS not in results:
+        if isinstance(due, OwnError):
+            results[Stage.POSTPROCESS] = results[Stage.POSTPROCESS].model_copy(update={"erred": due})
+            return
+        if due is None or due.reply is None:
             return
         if reply.usage is not None and due.reply.usage is not None:
             # The prompt's length is not this stage's doing.
@@ -219,7 +224,9 @@ class Judge:
             reply = reply.model_copy(update={"usage": usage})
         comparison = self.compare(Stage.POSTPROCESS, due, reply)
         result = results[Stage.POSTPROCESS]
-        if comparison.outcome.bad and not result.isolated.outcome.bad:
+        if comparison.error is not None:
+            results[Stage.POSTPROCESS] = result.model_copy(update={"erred": comparison.error})
+        elif comparison.outcome.bad and not result.isolated.outcome.bad:
             assert comparison.difference is not None
             results[Stage.POSTPROCESS] = result.model_copy(update=_unexplained(result, run, comparison.difference))
         elif comparison.outcome.seen:

@@ -14,7 +14,8 @@ from harness.checking.running import RunningStack, open_stack
 from harness.checking.trace import Run, Trace, Tracer
 from harness.checking.verdict import Verdict, convict, explain_by_rerun
 from harness.errors import UserError
-from harness.project.golden import Golden, cases_for, is_asked, load_golden, load_provenance
+from harness.project.cases import cases_for, is_asked
+from harness.project.golden import Golden, load_golden, load_provenance
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, resolve_model
 from harness.stage import Component, Stage, StageFailedError, StageRefusedError, StageUnobservedError

@@ -281,9 +281,9 @@ def _line(findings: Sequence[Finding], cases: int, errors: Sequence[OwnErrors] =
     """Return the verdict that convicts, in one line; what went wrong of our own comes first."""
     if errors:
         first_error = errors[0]
-        said = (
-            f"{first_error.error.describe()} [{first_error.stage}, {len(first_error.cases)} of {cases} {_cases(cases)}]"
-        )
+        # Of a row, which is of no case.
+        where = f", {len(first_error.cases)} of {cases} {_cases(cases)}" if first_error.cases else ""
+        said = f"{first_error.error.describe()} [{first_error.stage}{where}]"
         if not findings:
             return f"an error of our own (nobody is convicted): {said}"
         return f"an error of our own: {said}; apart from it: {_line(findings, cases)}"
@@ -333,6 +333,7 @@ def _counting(results: Sequence[StageResult]) -> Sequence[StageResult]:
     ]
 
 
+_STAYS = "stays when run again: by state that earlier calls left, or by a path of its own"
 _Why = Literal["state", "nondeterminism"]
 
 
@@ -417,7 +418,11 @@ def _finding(
     elif evidence == "stream":
         summary = f"{summary}; only when streamed"
     elif evidence != "isolated":
-        rests = "rests on state that earlier calls left" if evidence == "state" else "varies from run to run"
+        rests = (
+            "stays when run again: by state that earlier calls left, or by a path of its own"
+            if evidence == "state"
+            else "varies from run to run"
+        )
         if result.isolated.outcome is Outcome.UNOBSERVED:
             rests = "was not seen on golden input alone"
         summary = f"{summary}; only when chained, and it {rests}"
@@ -498,7 +503,7 @@ def _notes(results: Sequence[StageResult]) -> Iterable[str]:
 def explain_by_rerun(
     judge: Judge, golden: Golden, result: StageResult, rerun: Rerun
 ) -> Literal["state", "nondeterminism"]:
-    """Run an unexplained case again: where the difference stays it rests on state, where it goes it is chance.
+    """Run an unexplained case again: what stays is of state or of a path of its own, what goes is chance.
 
     Raises:
         OwnSeenError: code of ours raised in that run.

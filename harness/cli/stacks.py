@@ -98,7 +98,7 @@ def check(
     a file is wrong; 3: could not judge; 4: an error of our own, which convicts nobody.
     """
     from harness.checking.compare.outcome import Outcome
-    from harness.explain.subjects import Asked, judged, subjects
+    from harness.explain.subjects import Asked, is_right_in_part, judged, subjects
     from harness.report import machine
     from harness.report.console import print_verdicts
     from harness.report.sheet import sheet_of_check
@@ -130,7 +130,7 @@ def check(
     if not verdicts and not absent:
         raise UserError("none of these cases is asked of these models", "harness stacks lists both")
     # Of a server that runs already some stages can never be seen: what of it is right is told, and is no failure.
-    statuses = {verdict.status for verdict in verdicts if strict or not _is_partly_right(verdict)}
+    statuses = {verdict.status for verdict in verdicts if strict or not is_right_in_part(verdict)}
     unseen = any(result.isolated.outcome is Outcome.UNOBSERVED for v in verdicts for result in v.results)
     unjudged = absent or "unjudged" in statuses or (strict and unseen)
     status = CONVICTED if "convicted" in statuses else UNJUDGED if unjudged else CLEAN
@@ -208,7 +208,7 @@ def trace(
     """Show what every stage of a stack makes of a case; of a server's address, what it sends to its model."""
     from harness.checking.adhoc import address_of, observe_address
     from harness.checking.opened import observe
-    from harness.project.golden import case_of_body, load_case
+    from harness.project.cases import case_of_body, load_case
     from harness.project.stack import load_stack
     from harness.report import machine
     from harness.report.console import render_observation
@@ -234,16 +234,6 @@ def trace(
     if errors:
         print_own_errors(errors)
         raise typer.Exit(OWN_ERROR)
-
-
-def _is_partly_right(verdict: Any) -> bool:
-    from harness.checking.adhoc import address_of
-    from harness.checking.compare.outcome import Outcome
-    from harness.stage import Stage
-
-    right = {stage for stage, said in verdict.stages.items() if said.status == "cleared"} - {Stage.CLIENT}
-    rows = any(row.outcome is Outcome.EQUAL for row in verdict.rows)
-    return address_of(verdict.stack) is not None and verdict.status == "unjudged" and (bool(right) or rows)
 
 
 def _say(line: str) -> None:

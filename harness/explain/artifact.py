@@ -40,7 +40,7 @@ from harness.stage import Stage
 from harness.values import Failure, Generation, ModelRef, Refusal
 
 if TYPE_CHECKING:
-    from harness.reference.record import Reference
+    from harness.reference.reference import Reference
 
 _STAGES: Final = (Stage.TEMPLATE, Stage.TOKENIZATION, Stage.INFERENCE, Stage.POSTPROCESS)
 _NOT_SWAPPED: Final = "the golden's own file could not be swapped in"
@@ -252,7 +252,7 @@ class Inspector:
             # One at a time: each holds the weights of a file.
             self.close()
             try:
-                from harness.reference.record import Reference
+                from harness.reference.reference import Reference
             except ImportError as error:
                 raise MissingPackageError("the reference", str(error.name), "reference") from error
             model = running.model.model_copy(update={"path": path})

@@ -17,9 +17,10 @@ from harness.checking.running import RunningStack, open_stack
 from harness.errors import UserError
 from harness.explain.locate import LONGEST
 from harness.models.gguf import read_model_file
+from harness.project.cases import cases_for
 from harness.project.documents import read_json
 from harness.project.files import write_file
-from harness.project.golden import beside_goldens, cases_for, load_golden, load_provenance, model_folder
+from harness.project.golden import beside_goldens, load_golden, load_provenance, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, resolve_model
 from harness.reference.model_config import ModelConfig

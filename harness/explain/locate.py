@@ -25,9 +25,10 @@ from harness.errors import UserError
 from harness.llama.laboratory.invariants import check_invariants, open_engine
 from harness.llama.laboratory.noise import floor_of_two
 from harness.models.cache import remembered_sha256
+from harness.project.cases import cases_for
 from harness.project.documents import read_json
 from harness.project.files import write_file
-from harness.project.golden import Golden, beside_goldens, cases_for, load_golden, load_provenance, model_folder
+from harness.project.golden import Golden, beside_goldens, load_golden, load_provenance, model_folder
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, resolve_model
 from harness.reference.oracle import Oracle

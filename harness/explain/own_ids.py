@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from harness.errors import UserError
 from harness.project.golden import Golden
 from harness.project.stack import missing_distribution
 from harness.stage import Stage
 from harness.values import Generation, ModelRef
 
 if TYPE_CHECKING:
-    from harness.reference.record import Reference
+    from harness.reference.reference import Reference
 
 
 class OwnIds:
@@ -39,9 +40,13 @@ class OwnIds:
             if missing_distribution("tokenizers") or not model.path.is_file():
                 return None
             # It stands on the reference, which is an extra.
-            from harness.reference.record import Reference
+            from harness.reference.reference import Reference
 
             reference = self._references.setdefault(model.name, Reference(model))
-            return reference.again(Stage.POSTPROCESS, golden.model_copy(update={"generation": generation}))
+            try:
+                return reference.again(Stage.POSTPROCESS, golden.model_copy(update={"generation": generation}))
+            except UserError:
+                # The reference does not know the file's vocabulary, or what reads it is not installed.
+                return None
 
         return due

@@ -27,7 +27,8 @@ from harness.checking.verdict import Verdict
 from harness.explain.artifact import Inspector, Reopen, reopening
 from harness.explain.locate import Locator, longest_prompt
 from harness.explain.own_ids import OwnIds
-from harness.project.golden import Golden, cases_for
+from harness.project.cases import cases_for
+from harness.project.golden import Golden
 from harness.project.project import Project
 from harness.project.stack import Stack, declared_model, missing_distribution, resolve_model
 

@@ -14,13 +14,14 @@ from harness.checking.load.verdict import with_load
 from harness.checking.opened import Checked, Progress
 from harness.checking.rows import Row
 from harness.checking.running import open_stack
-from harness.checking.verdict import convict, with_rows
+from harness.checking.verdict import Verdict, convict, with_rows
 from harness.errors import MissingPackageError, UserError
 from harness.explain.examined import NO_TEMPLATE, rows_of_file
 from harness.explain.pipeline import checked
 from harness.project.own_file import is_model_file, with_model_file
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, load_stack, resolve_model, stack_names
+from harness.stage import Stage
 
 _AROUND_A_FILE: Final = ("llama-cpp-python", "llama-server")
 """The stacks of which the first that can run is taken for a file that nobody named a stack for."""
@@ -165,6 +166,13 @@ def judged(
         strict=strict,
     ):
         yield replace(one, verdict=with_rows(one.verdict, rows))
+
+
+def is_right_in_part(verdict: Verdict) -> bool:
+    """Return whether a verdict on an address found nothing wrong in what it could see, and could not see all."""
+    right = {stage for stage, said in verdict.stages.items() if said.status == "cleared"} - {Stage.CLIENT}
+    rows = any(row.outcome is Outcome.EQUAL for row in verdict.rows)
+    return address_of(verdict.stack) is not None and verdict.status == "unjudged" and (bool(right) or rows)
 
 
 def _canaries(subject: Subject, asked: Asked, progress: Progress) -> tuple[Row, ...]:

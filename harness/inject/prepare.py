@@ -12,7 +12,8 @@ from harness.inject.draw import draw, kinds_named
 from harness.inject.fault import Phase
 from harness.llama.laboratory.noise import floor_of_one
 from harness.models.gguf import sha256_of
-from harness.project.golden import cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import load_golden, load_provenance
 from harness.project.project import Project
 from harness.project.stack import load_stack, resolve_model
 from harness.stage import Stage

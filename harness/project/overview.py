@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from harness.errors import UserError
-from harness.project.golden import case_names
+from harness.project.cases import case_names
 from harness.project.project import Project
 from harness.project.stack import (
     component_entry_points,

@@ -11,12 +11,14 @@ from typing import Final
 from harness.checking.noise import load_noise, measure_noise, save_noise
 from harness.errors import UserError
 from harness.models.gguf import read_model_file
-from harness.project.golden import GoldenError, Provenance, cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import GoldenError, Provenance, load_golden, load_provenance
 from harness.project.golden_writing import writing
 from harness.project.project import Project
 from harness.project.stack import Stack, load_component, load_stack, resolve_model
 from harness.reference.model_config import ModelConfig
-from harness.reference.record import Change, Recording, Reference
+from harness.reference.record import Change, Recording
+from harness.reference.reference import Reference
 from harness.stage import Stage
 from harness.values import Case, ModelRef
 
@@ -77,6 +79,8 @@ def cost(project: Project, model: str, cases: Sequence[str]) -> str:
         return ""
     weights = _weights(found)
     head = f"{found.path.name} has no goldens yet: {len(lacking)} are made now, once,"
+    if not lacking:
+        head = f"{found.path.name} was not measured yet: the noise of a healthy engine is, now, once,"
     kept = f"and kept in {project.root}"
     if why := why_not_computed(found):
         return f"{head} up to the ids of the prompt, {kept}; of what it answers there are none: {why}"

@@ -203,3 +203,15 @@ def test_a_slash_behind_the_path_changes_nothing():
     with serving(healthy) as fake:
         stacks = [stack_at(find_project(), f"{fake.url}{end}", profile="llama-server") for end in ("/v1", "/v1/")]
     assert stacks[0].options == stacks[1].options
+
+
+def test_a_503_of_what_a_server_does_not_have_is_no_server_that_loads():
+    def gateway(handler: Handler, asked: Asked) -> None:
+        if asked.path.endswith("/chat/completions"):
+            healthy(handler, asked)
+        else:
+            handler.json({"error": {"message": "no upstream"}}, 503)
+
+    with serving(gateway) as fake:
+        found = observe_address(find_project(), fake.url, CASE)
+    assert found.reply.content == "Hi!"

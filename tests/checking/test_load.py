@@ -437,3 +437,13 @@ def test_the_files_stretching_of_rope_is_in_force(more, found, outcome):
     own = Declared({**METADATA, **{f"llama.rope.scaling.{key}": value for key, value in more.items()}}, 3, 1000, 4000)
     scale = setting(names.ROPE_SCALE, found, default=1.0, default_by="its source")
     assert row(scale, golden=own).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    "number", [10**400, -(10**400), float("inf"), 1e308], ids=["huge", "as far below", "infinite", "a float's last"]
+)
+@pytest.mark.parametrize("name", [names.SLOT, names.CONTEXT, names.VOCABULARY, names.LAYERS, "default temperature"])
+def test_a_number_beyond_every_other_is_no_error_of_ours(name, number):
+    """A server's answer may hold it."""
+    found = row(setting(name, number, asked=4096, asked_by="the stack", default=1.0, default_by="a document"))
+    assert found.outcome in (Outcome.DIVERGED, Outcome.EQUAL, Outcome.UNOBSERVED)

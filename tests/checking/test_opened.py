@@ -12,7 +12,7 @@ from harness.checking.trace import Run, load_trace, save_trace
 from harness.defects.catalogue import catalogue
 from harness.explain.pipeline import Pipeline, check
 from harness.models.families.registry import FAMILIES
-from harness.project.golden import case_names, cases_for, load_case
+from harness.project.cases import case_names, cases_for, load_case
 from harness.stage import Stage
 from harness.values import Generation, Prompt
 

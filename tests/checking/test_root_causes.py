@@ -14,7 +14,8 @@ from harness.checking.compare.outcome import ACCEPTS, MESSAGE, Difference
 from harness.checking.judge import Judge
 from harness.checking.root_causes import grouped
 from harness.checking.verdict import convict
-from harness.project.golden import Golden, cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import Golden, load_golden, load_provenance
 from harness.reference.client import expected_request
 from harness.stage import Stage
 from harness.values import Prompt, Reply, Request, Tokens

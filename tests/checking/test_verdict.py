@@ -426,7 +426,10 @@ def test_what_shows_only_in_the_chain_and_goes_is_nondeterminism():
 
 @pytest.mark.parametrize(
     ("why", "words"),
-    [("state", "rests on state that earlier calls left"), ("nondeterminism", "varies from run to run")],
+    [
+        ("state", "stays when run again: by state that earlier calls left, or by a path of its own"),
+        ("nondeterminism", "varies from run to run"),
+    ],
 )
 def test_the_explanation_is_told(why, words):
     found = verdict((GREETING, CHAIN_ONLY), explain=lambda _: why)
@@ -924,3 +927,46 @@ def test_a_length_that_is_the_same_for_every_prompt_counts_nothing():
     found = verdict(counted("a", 20, 3), counted("b", 30, 3), explain=lambda _: "state")
     assert found.findings == ()
     assert statuses(found)["template"] == "unobserved"
+
+
+def shown_ids(replying, **changes):
+    """A server that runs already: it shows what it generated, and cannot be given ids."""
+    asked = golden("a")
+    hidden = observed(asked, reply=HIDDEN)
+    own = generation(ids=(1, 0), chosen=(1, 0), distributions=None)
+    reply = asked.reply.model_copy(update={"content": "Hi", "usage": Usage(prompt_tokens=3, completion_tokens=1)})
+    chain = observed(asked, prompt=HIDDEN, tokens=HIDDEN, generation=own, reply=reply)
+    seen = trace(asked, {Run.ISOLATED: hidden, Run.ISOLATED_STREAM: hidden, Run.CHAINED: chain})
+    judge = Judge({}, FLOOR, replying=replying)
+    results = judge.case(asked, seen.model_copy(update={"runs": {k: v for k, v in seen.runs.items() if k in KEPT}}))
+    return convict("s", "m", results, lambda _: "state")
+
+
+KEPT = (Run.ISOLATED, Run.ISOLATED_STREAM, Run.CHAINED)
+
+
+def due(content):
+    def replying(asked, own):
+        usage = Usage(prompt_tokens=3, completion_tokens=len(own.ids) - 1)
+        return asked.model_copy(update={"reply": Reply(content=content, finish_reason="stop", usage=usage, withheld=0)})
+
+    return replying
+
+
+def test_a_reply_is_held_against_the_ids_that_the_server_generated():
+    right = shown_ids(due("Hi"))
+    assert right.stages[Stage.POSTPROCESS].status == "cleared"
+    assert "right in its own path in 1 of 1 case" in right.stages[Stage.POSTPROCESS].why
+    wrong = shown_ids(due("Hello"))
+    assert [one.stage for one in wrong.findings] == [Stage.POSTPROCESS]
+    unknown = shown_ids(lambda *_: None)
+    assert unknown.stages[Stage.POSTPROCESS].status == "unobserved"
+
+
+def test_an_error_of_ours_in_the_reply_that_is_due_is_told_and_convicts_nobody():
+    def raises(*_):
+        raise KeyError("planted")
+
+    found = shown_ids(raises)
+    assert (found.status, found.findings) == ("error", ())
+    assert found.errors[0].stage is Stage.POSTPROCESS

@@ -9,7 +9,7 @@ import pytest
 
 from harness.defects.catalogue import catalogue
 from harness.defects.defect import Place
-from harness.project.golden import cases_for
+from harness.project.cases import cases_for
 from harness.project.project import Project
 from harness.stage import Stage
 

@@ -14,7 +14,8 @@ from harness.checking.opened import open_session
 from harness.checking.trace import Run
 from harness.defects.defect import Defect, Place
 from harness.defects.planting import plant
-from harness.project.golden import load_case, load_golden, load_provenance
+from harness.project.cases import load_case
+from harness.project.golden import load_golden, load_provenance
 from harness.project.stack import resolve_model
 from harness.stage import Stage
 from harness.wire.chat import answer_of, reply_of

@@ -13,19 +13,17 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
+from harness.project.cases import case_names, cases_for, load_case
 from harness.project.golden import (
     CaseRecord,
     Golden,
     GoldenError,
     Provenance,
     case_digest,
-    case_names,
-    cases_for,
     decode_distributions,
     encode,
     encode_distributions,
     files_digest,
-    load_case,
     load_golden,
     load_provenance,
     template_digest,

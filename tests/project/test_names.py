@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import UserError
-from harness.project.golden import CaseRecord, Provenance, case_names, load_provenance, model_folder
+from harness.project.cases import case_names
+from harness.project.golden import CaseRecord, Provenance, load_provenance, model_folder
 from harness.project.golden_writing import provenance_bytes, writing
 from harness.project.names import LONGEST, case_name, model_name, plain_name
 from harness.project.project import Project

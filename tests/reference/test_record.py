@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from harness.project.golden import Golden, load_case, load_golden, load_provenance
+from harness.project.cases import load_case
+from harness.project.golden import Golden, load_golden, load_provenance
 from harness.project.project import Project
 from harness.values import (
     Case,
@@ -28,6 +29,7 @@ from harness.values import (
 
 pytest.importorskip("tokenizers", reason="recording needs the extra `reference`: tokenizers is not installed")
 record = importlib.import_module("harness.reference.record")
+whole = importlib.import_module("harness.reference.reference")
 Change, Recorded, Recording = record.Change, record.Recorded, record.Recording
 
 MODEL = ModelRef(name="m", path=Path("m.gguf"), sha256="5" * 64)
@@ -328,7 +330,7 @@ def make_case(**body):
 
 
 def check(**settings):
-    record._check_settings(make_case(), {"max_tokens": 4, **settings})
+    whole._check_settings(make_case(), {"max_tokens": 4, **settings})
 
 
 def test_settings_that_the_reference_computes_are_taken():
@@ -374,7 +376,7 @@ def test_a_limit_that_does_not_end_the_golden_is_refused_with_the_case(limit):
 
 
 def test_an_answer_may_end_by_itself():
-    record._check_settings(make_case(), {})
+    whole._check_settings(make_case(), {})
 
 
 # What a declared policy would give instead
@@ -409,8 +411,8 @@ def reference():
 
     def make(template=CHATML, **model):
         if template not in renderers:
-            renderers[template] = record.ReferenceTemplate(template, {}, ())
-        made = object.__new__(record.Reference)
+            renderers[template] = whole.ReferenceTemplate(template, {}, ())
+        made = object.__new__(whole.Reference)
         made.model = MODEL.model_copy(update=model)
         made.tokenizer = Tokenizer()
         made._template = renderers[template]
@@ -427,7 +429,7 @@ def other_prompts(made, *messages, **options):
     request = Request(messages=tuple(body["messages"]))
     try:
         text = made._template.render(request, case.options).text
-    except record.StageRefusedError:
+    except whole.StageRefusedError:
         text = None
     return text, made._other_prompts(case, request, text)
 

@@ -13,7 +13,8 @@ pytest.importorskip("httpx", reason="speaking to a server: pip install -e '.[ser
 from benchmarks.broken_answers import Answer, Broken, broken_answers, send, sound
 from benchmarks.reading_answers import READERS, read_all
 from harness.checking.trace import Run
-from harness.project.golden import cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import load_golden, load_provenance
 from harness.values import Generation, Prompt, Reply, Tokens, Unobserved
 
 

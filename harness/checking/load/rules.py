@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -22,6 +23,7 @@ from harness.values import ModelRef
 _FAR: Final = 8
 """A context this many times shorter than the model's, and shorter than any that a program takes by itself, is far too
 short to be meant without being said."""
+_MOST: Final = sys.float_info.max
 _THINK: Final = "<think>"
 _NEAR: Final = 24
 """Characters of a text shown on either side of where it differs."""
@@ -331,7 +333,7 @@ class Rules:
 def _same(one: Scalar, other: Scalar) -> bool:
     if isinstance(one, str) or isinstance(other, str) or isinstance(one, bool) or isinstance(other, bool):
         return type(one) is type(other) and one == other
-    return math.isclose(one, other, rel_tol=_SAME, abs_tol=_SAME)
+    return one == other or math.isclose(_number(one), _number(other), rel_tol=_SAME, abs_tol=_SAME)
 
 
 def _within(value: Scalar, usual: tuple[float, float]) -> bool:
@@ -344,7 +346,10 @@ def _greedy(name: str, value: Scalar) -> bool:
 
 
 def _number(value: Scalar | None) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    if not isinstance(value, int | float) or value != value:
+        return 0.0
+    # A server's answer may hold a number beyond every float.
+    return float(min(max(value, -_MOST), _MOST))
 
 
 def _normal(template: str) -> str:

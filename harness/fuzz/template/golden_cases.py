@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from harness.parts import CLOCK, Rendering
-from harness.project.golden import PROVENANCE, Golden, beside_goldens, cases_for, load_golden, load_provenance
+from harness.project.cases import cases_for
+from harness.project.golden import PROVENANCE, Golden, beside_goldens, load_golden, load_provenance
 from harness.project.project import Project
 from harness.project.stack import load_models, load_stack, resolve_model, stack_names
 from harness.values import Json, Prompt, Value

@@ -17,7 +17,7 @@ from harness.models.node_modules import find_npm_package
 from harness.models.vocabulary import Kind, from_gguf, from_tokenizer_json, gguf_keys
 from harness.models.vocabulary.sentencepiece import merges_of, scores_of
 from harness.parts import make
-from harness.project.golden import cases_for
+from harness.project.cases import cases_for
 from harness.project.project import find_project
 from harness.project.stack import load_models, resolve_model
 
